@@ -1,0 +1,147 @@
+//! What can go wrong between text and batches. One sentence per variant, with what was found and what was expected.
+
+use std::path::PathBuf;
+
+use crate::shards::ShardError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `fornax-base` refused or failed: a size limit, a path that leaves its folder, an atomic write.
+    #[error(transparent)]
+    File(#[from] fornax_base::files::FileError),
+    /// A tokenizer could not be made from the bytes of its file.
+    #[error("tokenizer `{}` is not usable: {reason}", path.display())]
+    Tokenizer {
+        /// The file as given.
+        path: PathBuf,
+        /// What the `tokenizers` library or a check said.
+        reason: String,
+    },
+    /// Text could not be turned into ids, or ids into text.
+    #[error("cannot {action}: {reason}")]
+    Coding {
+        /// `encode` or `decode`.
+        action: &'static str,
+        /// What the `tokenizers` library said.
+        reason: String,
+    },
+    /// A character vocabulary meets a character it does not hold.
+    #[error("character {character:?} (U+{:04X}) at byte {offset} is not among the {known} characters of the vocabulary", *character as u32)]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Its offset in the encoded text, in bytes.
+        offset: usize,
+        /// Size of the vocabulary.
+        known: usize,
+    },
+    /// A vocabulary was asked for that cannot exist.
+    #[error("vocabulary size {found} is outside {least}..={most}")]
+    VocabularySize {
+        /// The size asked for.
+        found: usize,
+        /// Smallest possible.
+        least: usize,
+        /// Largest possible.
+        most: usize,
+    },
+    /// There is no text to work on.
+    #[error("{0} has no text")]
+    NoText(String),
+    /// A path is not something documents can be read from.
+    #[error("`{}` is not a .txt file, a .jsonl file, or a folder with .txt files", .0.display())]
+    NotASource(PathBuf),
+    /// A text file holds bytes that are not UTF-8.
+    #[error("`{}` is not UTF-8 at byte {offset} (line {line})", path.display())]
+    Utf8 {
+        /// The file as given.
+        path: PathBuf,
+        /// Offset of the bad byte in the file.
+        offset: u64,
+        /// Its line, from 1.
+        line: u64,
+    },
+    /// One document or line is too long.
+    #[error("`{}` line {line}: a document of more than {limit} bytes", path.display())]
+    DocumentTooLong {
+        /// The file as given.
+        path: PathBuf,
+        /// The line on which the limit was passed, from 1.
+        line: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A line of a JSON Lines file is not the object it should be.
+    #[error("`{}` line {line}: {reason}", path.display())]
+    JsonLine {
+        /// The file as given.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The share of validation documents is not a share.
+    #[error("validation_fraction ({0}) is not between 0 and 1")]
+    ValidationFraction(f64),
+    /// `max_shard_tokens` is 0.
+    #[error("max_shard_tokens is 0, at least 1 is needed")]
+    ShardSize,
+    /// A single document is too short to be cut in two.
+    #[error("the sources hold a single document of {0} characters, too short to split into train and validation")]
+    CannotSplit(usize),
+    /// `dataset.json` is not what `prepare` writes.
+    #[error("`{}` is damaged: {reason}", path.display())]
+    Dataset {
+        /// The file as given.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A token shard is damaged, missing, or not a token shard.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// Rows or columns of a batch are 0 or too many.
+    #[error("a batch of {rows} rows x {columns} columns must hold between 1 and 2147483647 tokens")]
+    BatchShape {
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        columns: usize,
+    },
+    /// A split is shorter than one window.
+    #[error("the split has {found} tokens, at least {needed} are needed for one window (columns + 1)")]
+    TooFewTokens {
+        /// Tokens in the split.
+        found: u64,
+        /// Tokens needed.
+        needed: u64,
+    },
+    /// A validation slice of no tokens.
+    #[error("a validation slice of 0 tokens measures nothing, at least 1 is needed")]
+    EmptyValidation,
+    /// The thread that makes batches ended.
+    #[error("the thread that prepares batches stopped: {0}")]
+    Prefetch(String),
+}
+
+impl DataError {
+    /// Whether the error means damaged data (exit code 4) and not a wrong input or a failing machine.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            DataError::Shard(error) => error.is_damage(),
+            DataError::Dataset { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod batches;
+pub mod corpus;
+pub mod dataset;
+pub mod error;
+pub mod prefetch;
+pub mod shards;
+pub mod sources;
+pub mod stream;
+pub mod tokenizer;
+
+mod digest;
+
+pub use batches::{Batch, Batches, Cursor, Packing, validation_batches};
+pub use dataset::{Dataset, PrepareOptions, PrepareProgress, Prepared, prepare};
+pub use error::DataError;
+pub use prefetch::Prefetch;
+pub use shards::{Shard, ShardError, ShardWriter};
+pub use sources::Source;
+pub use stream::TokenStream;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,1 @@
+//! Text generation: sampler, incremental detokenizer, decoding loop

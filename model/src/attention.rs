@@ -1,0 +1,94 @@
+//! The attention block: projections, rotary embedding, cache, heads.
+//!
+//! Shapes: n rows (b * t), b batch, t new time, s all time, h query heads, g key-value heads, d head
+//! channels, k = d / 2, c channels.
+
+use burn::tensor::Tensor;
+
+use crate::kv_cache::KvCache;
+use crate::norm::RmsNorm;
+use crate::ops::{self, AttentionMask};
+use crate::parameters::Visit;
+use crate::projection::Projection;
+
+/// Attention of one layer.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    pub(crate) query: Projection,
+    pub(crate) key: Projection,
+    pub(crate) value: Projection,
+    pub(crate) output: Projection,
+    /// Qwen3 normalizes every head of queries and keys.
+    pub(crate) query_norm: Option<RmsNorm>,
+    pub(crate) key_norm: Option<RmsNorm>,
+    pub(crate) n_heads: usize,
+    pub(crate) n_kv_heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+/// What all layers of one forward pass share.
+pub(crate) struct Shared<'a> {
+    pub(crate) rows: usize,
+    pub(crate) cos_btk: Tensor<3>,
+    pub(crate) sin_btk: Tensor<3>,
+    /// One mask for each distinct window, with that window.
+    pub(crate) masks: Vec<(Option<usize>, AttentionMask)>,
+    pub(crate) cache: Option<&'a mut KvCache>,
+}
+
+impl Attention {
+    /// x_nc -> y_nc.
+    pub(crate) fn forward(
+        &self,
+        x_nc: Tensor<2>,
+        layer: usize,
+        window: Option<usize>,
+        shared: &mut Shared<'_>,
+    ) -> Tensor<2> {
+        let q_bhtd = self.heads(&self.query, &self.query_norm, x_nc.clone(), self.n_heads, shared.rows);
+        let k_bgtd = self.heads(&self.key, &self.key_norm, x_nc.clone(), self.n_kv_heads, shared.rows);
+        let v_bgtd = self.heads(&self.value, &None, x_nc, self.n_kv_heads, shared.rows);
+        let rotate = |x| ops::rope(x, shared.cos_btk.clone(), shared.sin_btk.clone());
+        let (q_bhtd, k_bgtd) = (rotate(q_bhtd), rotate(k_bgtd));
+        let (k_bgsd, v_bgsd) = match shared.cache.as_deref_mut() {
+            Some(cache) => cache.append(layer, k_bgtd, v_bgtd),
+            None => (k_bgtd, v_bgtd),
+        };
+        let mask = shared.masks.iter().find(|(w, _)| *w == window).map(|(_, mask)| mask);
+        let mask = mask.expect("the decoder builds a mask for every window of its configuration");
+        let scale = 1.0 / (self.head_dim as f32).sqrt();
+        let out_bhtd = ops::attention(q_bhtd, k_bgsd, v_bgsd, mask, scale);
+        let [b, h, t, d] = out_bhtd.dims();
+        self.output.forward(out_bhtd.swap_dims(1, 2).reshape([b * t, h * d]))
+    }
+
+    /// x_nc -> [b, heads, t, d].
+    fn heads(
+        &self,
+        projection: &Projection,
+        norm: &Option<RmsNorm>,
+        x_nc: Tensor<2>,
+        heads: usize,
+        b: usize,
+    ) -> Tensor<4> {
+        let (n, d) = (x_nc.dims()[0], self.head_dim);
+        let mut y = projection.forward(x_nc);
+        if let Some(norm) = norm {
+            y = norm.forward(y.reshape([n * heads, d]));
+        }
+        y.reshape([b, n / b, heads, d]).swap_dims(1, 2)
+    }
+
+    pub(crate) fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
+        self.query.visit_mut(&format!("{name}.q_proj"), visit);
+        self.key.visit_mut(&format!("{name}.k_proj"), visit);
+        self.value.visit_mut(&format!("{name}.v_proj"), visit);
+        self.output.visit_mut(&format!("{name}.o_proj"), visit);
+        if let Some(norm) = &mut self.query_norm {
+            norm.visit_mut(&format!("{name}.q_norm"), visit);
+        }
+        if let Some(norm) = &mut self.key_norm {
+            norm.visit_mut(&format!("{name}.k_norm"), visit);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The decoder, used by training, prefill and decoding alike: embed, blocks, norm, head.
+//!
+//! Shapes: b batch, t time, n rows (b * t), c channels, v vocabulary.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use fornax_base::rng::rng;
+
+use crate::attention::{Attention, Shared};
+use crate::config::ModelConfig;
+use crate::kv_cache::KvCache;
+use crate::layout::Layout;
+use crate::mlp::Mlp;
+use crate::norm::RmsNorm;
+use crate::ops::{self, AttentionMask};
+use crate::parameters::{ParameterMut, Visit};
+use crate::projection::Projection;
+use crate::rope::Rope;
+
+/// A decoder-only language model.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    config: ModelConfig,
+    embedding_vc: Tensor<2>,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    /// `None` when the head is the embedding table.
+    head: Option<Projection>,
+    rope: Rope,
+    /// Dtype of the matrix products; parameters and the residual stream keep their own.
+    compute: DType,
+}
+
+/// One layer: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+#[derive(Debug, Clone)]
+struct Block {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    mlp_norm: RmsNorm,
+    mlp: Mlp,
+    window: Option<usize>,
+}
+
+impl Decoder {
+    /// A decoder with random weights, a function of `seed` alone, on `device`, in f32:
+    ///
+    /// | parameter | distribution |
+    /// |---|---|
+    /// | matrices, embedding | normal, deviation `init_std` |
+    /// | output projections of both blocks | normal, deviation `init_std / sqrt(2 n_layers)` (GPT-2) |
+    /// | normalization gains | 1 |
+    /// | biases | 0 |
+    pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        let residual = config.init_std / (2.0 * config.n_layers as f64).sqrt();
+        let fill = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
+            let n = shape.iter().product();
+            let values = if name.ends_with("norm.weight") {
+                vec![1.0; n]
+            } else if name.ends_with(".bias") {
+                vec![0.0; n]
+            } else {
+                let output = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+                let deviation = (if output { residual } else { config.init_std }) as f32;
+                let mut random = rng(seed, 0, name);
+                (0..n).map(|_| random.normal_f32() * deviation).collect()
+            };
+            Ok(TensorData::new(values, shape.to_vec()))
+        };
+        match Self::build(config, DType::F32, device, fill) {
+            Ok(decoder) => decoder,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Builds a decoder from its parameters: `parameter(name, shape)` is asked for each in order, and its
+    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`].
+    pub(crate) fn build<E>(
+        config: &ModelConfig,
+        dtype: DType,
+        device: &Device,
+        mut parameter: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
+    ) -> Result<Self, E> {
+        let mut parts = Parts { config, dtype, device, parameter: &mut parameter };
+        let embedding_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
+        let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
+        let norm = parts.norm("model.norm", config.width)?;
+        let head = match config.tied {
+            true => None,
+            false => Some(parts.projection("lm_head", config.vocab_size, config.width, false)?),
+        };
+        let rope = Rope::new(config, device);
+        Ok(Self { config: config.clone(), embedding_vc, blocks, norm, head, rope, compute: dtype })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the parameters live (the autodiff device while training).
+    pub fn device(&self) -> Device {
+        self.embedding_vc.device()
+    }
+
+    /// Dtype of the matrix products.
+    pub fn compute(&self) -> DType {
+        self.compute
+    }
+
+    /// Sets the dtype of the matrix products: f32, bf16 or f16.
+    pub fn set_compute(&mut self, dtype: DType) {
+        self.compute = dtype;
+    }
+
+    /// tokens_bt -> hidden_btc, after the last normalization, in the compute dtype.
+    ///
+    /// With a cache the tokens follow those it holds, and it holds them afterwards. Token ids must be below
+    /// `vocab_size`.
+    ///
+    /// # Panics
+    /// Panics when the cache has no room, or when documents are given together with a filled cache.
+    pub fn forward(
+        &self,
+        tokens_bt: Tensor<2, Int>,
+        layout: &Layout,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let [b, t] = tokens_bt.dims();
+        let past = cache.as_ref().map_or(0, |cache| {
+            cache.check_room(b, t);
+            cache.len()
+        });
+        let mut shared = self.shared(b, t, past, layout, cache);
+        let mut x_nc = ops::embedding(self.embedding_vc.clone(), tokens_bt.reshape([b * t]));
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x_nc = block.forward(x_nc, layer, self.compute, &mut shared);
+        }
+        if let Some(cache) = shared.cache {
+            cache.advance(t);
+        }
+        self.norm.forward_as(x_nc, self.compute).reshape([b, t, self.config.width])
+    }
+
+    /// hidden_btc -> logits_btv in f32.
+    pub fn logits(&self, hidden_btc: Tensor<3>) -> Tensor<3> {
+        let [b, t, c] = hidden_btc.dims();
+        let hidden_nc = hidden_btc.reshape([b * t, c]);
+        let logits_nv = ops::linear(hidden_nc, self.head_vc(), None);
+        logits_nv.cast(DType::F32).reshape([b, t, self.config.vocab_size])
+    }
+
+    /// Sum over all tokens of `weights * -log p(target)`, as (1) in f32: head and loss by chunks.
+    pub fn loss(&self, hidden_btc: Tensor<3>, targets_bt: Tensor<2, Int>, weights_bt: Tensor<2>) -> Tensor<1> {
+        let [b, t, c] = hidden_btc.dims();
+        let n = b * t;
+        let (targets_n, weights_n) = (targets_bt.reshape([n]), weights_bt.reshape([n]));
+        ops::cross_entropy(hidden_btc.reshape([n, c]), self.head_vc(), targets_n, weights_n)
+    }
+
+    /// `-log p(target)` of every token, (b * t) in f32, without a gradient.
+    pub fn token_nll(&self, hidden_btc: Tensor<3>, targets_bt: Tensor<2, Int>) -> Tensor<1> {
+        let [b, t, c] = hidden_btc.dims();
+        ops::token_nll(hidden_btc.reshape([b * t, c]), self.head_vc(), targets_bt.reshape([b * t]))
+    }
+
+    /// The weight of the output head in the compute dtype.
+    fn head_vc(&self) -> Tensor<2> {
+        let weight = match &self.head {
+            None => &self.embedding_vc,
+            Some(Projection::Dense { weight, .. }) => weight,
+        };
+        weight.clone().cast(self.compute)
+    }
+
+    fn shared<'a>(
+        &self,
+        b: usize,
+        t: usize,
+        past: usize,
+        layout: &Layout,
+        cache: Option<&'a mut KvCache>,
+    ) -> Shared<'a> {
+        let (cos_btk, sin_btk) = self.rope.angles(layout.positions_bt.clone(), self.compute);
+        let device = self.device().without_autodiff();
+        let mut windows: Vec<_> = self.config.windows.clone();
+        windows.sort_unstable();
+        windows.dedup();
+        let mask = |window| AttentionMask::new(past, t, window, layout.documents_bt.as_ref(), &device);
+        let masks = windows.into_iter().map(|window| (window, mask(window))).collect();
+        Shared { rows: b, cos_btk, sin_btk, masks, cache }
+    }
+
+    /// Visits every parameter, in the order of [`parameter_shapes`]. A tied head is visited once, as the
+    /// embedding.
+    pub fn visit_mut(&mut self, visit: Visit<'_>) {
+        visit(EMBEDDING, ParameterMut::Matrix(&mut self.embedding_vc));
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            let name = format!("model.layers.{i}");
+            block.attention_norm.visit_mut(&format!("{name}.input_layernorm"), visit);
+            block.attention.visit_mut(&format!("{name}.self_attn"), visit);
+            block.mlp_norm.visit_mut(&format!("{name}.post_attention_layernorm"), visit);
+            block.mlp.visit_mut(&format!("{name}.mlp"), visit);
+        }
+        self.norm.visit_mut("model.norm", visit);
+        if let Some(head) = &mut self.head {
+            head.visit_mut("lm_head", visit);
+        }
+    }
+
+    /// Every parameter's name, shape and values (one vector, off the autodiff graph). Handles only: nothing
+    /// is copied.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
+        let mut all = Vec::new();
+        self.clone().visit_mut(&mut |name, parameter| {
+            all.push((name.to_string(), parameter.shape(), parameter.flat()));
+        });
+        all
+    }
+
+    /// Makes every parameter trainable (on the autodiff device) or none.
+    #[must_use]
+    pub fn trainable(mut self, trainable: bool) -> Self {
+        self.visit_mut(&mut |_, mut parameter| parameter.set_trainable(trainable));
+        self
+    }
+}
+
+/// Name of the embedding table.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the output head where it is stored apart.
+pub const HEAD: &str = "lm_head.weight";
+
+impl Block {
+    fn forward(&self, x_nc: Tensor<2>, layer: usize, compute: DType, shared: &mut Shared<'_>) -> Tensor<2> {
+        let residual = x_nc.dtype();
+        let normed = self.attention_norm.forward_as(x_nc.clone(), compute);
+        let x_nc = x_nc + self.attention.forward(normed, layer, self.window, shared).cast(residual);
+        let normed = self.mlp_norm.forward_as(x_nc.clone(), compute);
+        x_nc + self.mlp.forward(normed).cast(residual)
+    }
+}
+
+/// Names and shapes of all parameters of a configuration with `n_layers` layers, in visiting order.
+pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, Vec<usize>)> {
+    let (c, a, k, f) = (config.width, config.attention_width(), config.kv_width(), config.ffn_width);
+    let mut all = vec![(EMBEDDING.to_string(), vec![config.vocab_size, c])];
+    for i in 0..n_layers {
+        let mut add = |name: &str, shape: &[usize]| {
+            all.push((format!("model.layers.{i}.{name}"), shape.to_vec()));
+        };
+        add("input_layernorm.weight", &[c]);
+        for (name, out, input, bias) in [
+            ("q_proj", a, c, config.qkv_bias),
+            ("k_proj", k, c, config.qkv_bias),
+            ("v_proj", k, c, config.qkv_bias),
+            ("o_proj", c, a, config.output_bias),
+        ] {
+            add(&format!("self_attn.{name}.weight"), &[out, input]);
+            if bias {
+                add(&format!("self_attn.{name}.bias"), &[out]);
+            }
+        }
+        if config.qk_norm {
+            add("self_attn.q_norm.weight", &[config.head_dim]);
+            add("self_attn.k_norm.weight", &[config.head_dim]);
+        }
+        add("post_attention_layernorm.weight", &[c]);
+        for (name, out, input) in [("gate_proj", f, c), ("up_proj", f, c), ("down_proj", c, f)] {
+            add(&format!("mlp.{name}.weight"), &[out, input]);
+            if config.mlp_bias {
+                add(&format!("mlp.{name}.bias"), &[out]);
+            }
+        }
+    }
+    all.push(("model.norm.weight".to_string(), vec![c]));
+    if !config.tied {
+        all.push((HEAD.to_string(), vec![config.vocab_size, c]));
+    }
+    all
+}
+
+/// Builds the parts of a decoder from a source of parameters.
+struct Parts<'a, F> {
+    config: &'a ModelConfig,
+    dtype: DType,
+    device: &'a Device,
+    parameter: &'a mut F,
+}
+
+impl<E, F: FnMut(&str, &[usize]) -> Result<TensorData, E>> Parts<'_, F> {
+    fn matrix(&mut self, name: &str, out: usize, input: usize) -> Result<Tensor<2>, E> {
+        let data = (self.parameter)(name, &[out, input])?;
+        Ok(Tensor::from_data(data, (self.device, self.dtype)))
+    }
+
+    fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<1>, E> {
+        let data = (self.parameter)(name, &[n])?;
+        Ok(Tensor::from_data(data, (self.device, self.dtype)))
+    }
+
+    fn norm(&mut self, name: &str, n: usize) -> Result<RmsNorm, E> {
+        let gain = self.vector(&format!("{name}.weight"), n)?;
+        Ok(RmsNorm { gain, eps: self.config.norm_eps as f32 })
+    }
+
+    fn projection(&mut self, name: &str, out: usize, input: usize, bias: bool) -> Result<Projection, E> {
+        let weight = self.matrix(&format!("{name}.weight"), out, input)?;
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), out)).transpose()?;
+        Ok(Projection::Dense { weight, bias })
+    }
+
+    fn block(&mut self, i: usize) -> Result<Block, E> {
+        let config = self.config;
+        let (c, f, name) = (config.width, config.ffn_width, format!("model.layers.{i}"));
+        let attention_norm = self.norm(&format!("{name}.input_layernorm"), c)?;
+        let attention = self.attention(&format!("{name}.self_attn"))?;
+        let mlp_norm = self.norm(&format!("{name}.post_attention_layernorm"), c)?;
+        let mlp = Mlp {
+            gate: self.projection(&format!("{name}.mlp.gate_proj"), f, c, config.mlp_bias)?,
+            up: self.projection(&format!("{name}.mlp.up_proj"), f, c, config.mlp_bias)?,
+            down: self.projection(&format!("{name}.mlp.down_proj"), c, f, config.mlp_bias)?,
+        };
+        Ok(Block { attention_norm, attention, mlp_norm, mlp, window: config.windows[i] })
+    }
+
+    fn attention(&mut self, name: &str) -> Result<Attention, E> {
+        let config = self.config;
+        let (c, a, k, d) = (config.width, config.attention_width(), config.kv_width(), config.head_dim);
+        let query = self.projection(&format!("{name}.q_proj"), a, c, config.qkv_bias)?;
+        let key = self.projection(&format!("{name}.k_proj"), k, c, config.qkv_bias)?;
+        let value = self.projection(&format!("{name}.v_proj"), k, c, config.qkv_bias)?;
+        let output = self.projection(&format!("{name}.o_proj"), c, a, config.output_bias)?;
+        let mut head_norm = |part: &str| {
+            config.qk_norm.then(|| self.norm(&format!("{name}.{part}"), d)).transpose()
+        };
+        Ok(Attention {
+            query,
+            key,
+            value,
+            output,
+            query_norm: head_norm("q_norm")?,
+            key_norm: head_norm("k_norm")?,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim: d,
+        })
+    }
+}

@@ -1,0 +1,225 @@
+//! The hot operations of the model, each behind a plain function.
+//!
+//! One extension trait, [`LlmOps`], holds them for Burn: a composed default body that runs on every
+//! backend, a hand-written backward, and later an override per backend. The rest of the crate calls the
+//! plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `attention`, `cross_entropy`, ...), so a new
+//! Burn or a faster kernel touches this folder alone.
+//!
+//! Shapes: n rows (batch and time folded), b batch, t query time, s key time, h query heads, g key-value
+//! heads, d head width, c channels, f feed-forward width, v vocabulary. A name ends in its shape.
+
+pub mod attention;
+mod embedding;
+mod linear;
+mod loss;
+mod norm;
+mod rope;
+mod sums;
+mod swiglu;
+
+use burn::backend::{
+    Autodiff, Backend, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
+    tensor::{BoolTensor, FloatTensor, IntTensor},
+};
+
+pub use attention::{AttentionMask, attention};
+pub use embedding::embedding;
+pub use linear::linear;
+pub use loss::{cross_entropy, token_nll};
+pub use norm::rms_norm;
+pub use rope::rope;
+pub use sums::{ordered_sum, square_sum};
+pub use swiglu::swiglu;
+
+/// Operations that have a backward of their own. A method's default body is composed of Burn's primitive
+/// operations; a backend overrides it where a kernel pays.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"), Autodiff)]
+pub trait LlmOps: Backend {
+    /// x_ni, w_oi -> y_no. `weight_tracked` says whether a gradient of the weight is wanted, so that a
+    /// frozen weight keeps no activations.
+    #[fusion(default)]
+    fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>, weight_tracked: bool) -> FloatTensor<Self> {
+        let _ = weight_tracked;
+        linear::forward::<Self>(x, w)
+    }
+
+    /// x_nc, gain_c -> y_nc, normalized in f32.
+    #[fusion(default)]
+    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+        norm::forward::<Self>(x, gain, eps)
+    }
+
+    /// x_nc, gain_c, dy_nc -> (dx_nc, dgain_c).
+    #[fusion(default)]
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        eps: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::backward::<Self>(x, gain, dy, eps)
+    }
+
+    /// x_bhtd rotated by cos_btk, sin_btk (k = d / 2): pair i is (x_i, x_(i+k)).
+    #[fusion(default)]
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        rope::forward::<Self>(x, cos, sin)
+    }
+
+    /// gate_nf, up_nf -> silu(gate) * up.
+    #[fusion(default)]
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::forward::<Self>(gate, up)
+    }
+
+    /// gate_nf, up_nf, dy_nf -> (dgate_nf, dup_nf).
+    #[fusion(default)]
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        swiglu::backward::<Self>(gate, up, dy)
+    }
+
+    /// q_bhtd, k_bgsd, v_bgsd, hidden_xts (x is 1 or b; true = not visible) -> (out_bhtd, saved).
+    /// `masked` false means that `hidden` hides nothing and need not be read. What `saved` is belongs to
+    /// the implementation; it is given back to `attention_backward` (composed: the probabilities).
+    #[fusion(default)]
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        masked: bool,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward::<Self>(q, k, v, hidden, masked, scale)
+    }
+
+    /// The inputs of `attention`, what it saved, and dout_bhtd -> (dq, dk, dv).
+    #[fusion(default)]
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        attention::backward::<Self>(q, k, v, saved, dout, scale)
+    }
+
+    /// hidden_nc, head_vc, targets_n -> negative log-likelihood of each target (n, f32), by chunks of rows
+    /// so that no more than `chunk` rows of logits exist at a time.
+    #[fusion(default)]
+    fn token_nll(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        chunk: usize,
+    ) -> FloatTensor<Self> {
+        loss::token_nll_forward::<Self>(hidden, head, targets, chunk)
+    }
+
+    /// As `token_nll`, then weighted and summed: -> loss (1).
+    #[fusion(default)]
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        chunk: usize,
+    ) -> FloatTensor<Self> {
+        let _ = head_tracked;
+        loss::forward::<Self>(hidden, head, targets, weights, chunk)
+    }
+
+    /// As `cross_entropy`, with the gradients of the sum: -> (loss (1), dhidden_nc, dhead_vc). Where the
+    /// head is not tracked `dhead` is one unused zero.
+    #[fusion(default)]
+    fn cross_entropy_with_gradients(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        chunk: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, chunk)
+    }
+
+    /// table_vc, ids_n -> rows_nc.
+    #[fusion(default)]
+    fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::float_select(table, 0, ids)
+    }
+}
+
+impl LlmOps for Flex {}
+
+#[cfg(feature = "cube")]
+impl LlmOps for burn_cubecl::CubeBackend {}
+
+impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
+    fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>, weight_tracked: bool) -> FloatTensor<Self> {
+        linear::tracked::<B, C>(x, w, weight_tracked)
+    }
+
+    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+        norm::tracked::<B, C>(x, gain, eps)
+    }
+
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        rope::tracked::<B, C>(x, cos, sin)
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::tracked::<B, C>(gate, up)
+    }
+
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        masked: bool,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::tracked::<B, C>(q, k, v, hidden, masked, scale)
+    }
+
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        chunk: usize,
+    ) -> FloatTensor<Self> {
+        loss::tracked::<B, C>(hidden, head, targets, weights, head_tracked, chunk)
+    }
+
+    fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        embedding::tracked::<B, C>(table, ids)
+    }
+}
+
+/// Casts a primitive to f32; a no-op where it already is.
+fn to_f32<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    cast::<B>(x, burn::tensor::DType::F32)
+}
+
+/// Casts a primitive; a no-op where it already has the dtype.
+fn cast<B: Backend>(x: FloatTensor<B>, dtype: burn::tensor::DType) -> FloatTensor<B> {
+    use burn::backend::TensorMetadata;
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
+}
+
+/// Panics when two operands of one op differ in dtype: Burn multiplies such a pair into garbage on a GPU
+/// without an error, so every op that mixes operands asks here.
+#[track_caller]
+fn assert_same_dtype(op: &str, left: burn::tensor::DType, right: burn::tensor::DType) {
+    assert!(left == right, "{op}: operands of different dtypes ({left:?} and {right:?})");
+}

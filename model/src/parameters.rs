@@ -1,0 +1,83 @@
+//! The parameters of a model by name, whatever their rank: what optimizers, checkpoints and exporters see.
+
+use burn::tensor::{Gradients, Tensor};
+
+/// A visit of every parameter in a fixed order: the name as Hugging Face spells it, and the tensor.
+pub type Visit<'a> = &'a mut dyn FnMut(&str, ParameterMut<'_>);
+
+/// One parameter, open for replacement.
+#[derive(Debug)]
+pub enum ParameterMut<'a> {
+    /// A bias or a normalization gain.
+    Vector(&'a mut Tensor<1>),
+    /// A weight matrix or an embedding table.
+    Matrix(&'a mut Tensor<2>),
+}
+
+impl ParameterMut<'_> {
+    /// Dimensions.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.dims().to_vec(),
+            ParameterMut::Matrix(tensor) => tensor.dims().to_vec(),
+        }
+    }
+
+    /// The values as one vector, off the autodiff graph.
+    pub fn flat(&self) -> Tensor<1> {
+        match self {
+            ParameterMut::Vector(tensor) => (**tensor).clone().without_autodiff(),
+            ParameterMut::Matrix(tensor) => {
+                let n: usize = tensor.dims().iter().product();
+                (**tensor).clone().without_autodiff().reshape([n])
+            }
+        }
+    }
+
+    /// Whether a gradient is wanted.
+    pub fn is_trainable(&self) -> bool {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.is_require_grad(),
+            ParameterMut::Matrix(tensor) => tensor.is_require_grad(),
+        }
+    }
+
+    /// The gradient as one vector, taken out of `gradients`; `None` where backward did not reach it.
+    pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.grad_remove(gradients),
+            ParameterMut::Matrix(tensor) => {
+                let n: usize = tensor.dims().iter().product();
+                tensor.grad_remove(gradients).map(|gradient| gradient.reshape([n]))
+            }
+        }
+    }
+
+    /// Replaces the values; the shape, and whether a gradient is wanted, stay.
+    pub fn set_flat(&mut self, values_n: Tensor<1>) {
+        match self {
+            ParameterMut::Vector(tensor) => **tensor = like(tensor, values_n),
+            ParameterMut::Matrix(tensor) => {
+                let shape = tensor.dims();
+                **tensor = like(tensor, values_n.reshape(shape));
+            }
+        }
+    }
+
+    /// Puts the parameter on the autodiff device and asks for its gradient, or takes it off.
+    pub fn set_trainable(&mut self, trainable: bool) {
+        match self {
+            ParameterMut::Vector(tensor) => **tensor = tracked((**tensor).clone(), trainable),
+            ParameterMut::Matrix(tensor) => **tensor = tracked((**tensor).clone(), trainable),
+        }
+    }
+}
+
+fn like<const D: usize>(old: &Tensor<D>, new: Tensor<D>) -> Tensor<D> {
+    if old.is_autodiff() { tracked(new, old.is_require_grad()) } else { new }
+}
+
+fn tracked<const D: usize>(tensor: Tensor<D>, trainable: bool) -> Tensor<D> {
+    let plain = tensor.without_autodiff();
+    if trainable { plain.autodiff().require_grad() } else { plain }
+}

@@ -1,0 +1,1 @@
+//! The training loop, its recipe, optimizer, schedule, checkpoints and events

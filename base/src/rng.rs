@@ -203,8 +203,19 @@ mod tests {
             counts.iter().all(|&count| count.abs_diff(10_000) < 465),
             "{counts:?}"
         );
-        let huge = (1 << 63) + 1;
-        assert!((0..1000).all(|_| rng.below(huge) < huge));
+        // Without rejection 2^64 draws fall on 3 * 2^62 numbers, and the multiples of 3 come twice as often.
+        let huge = 3 << 62;
+        let mut counts = [0u32; 3];
+        for _ in 0..9000 {
+            let drawn = rng.below(huge);
+            assert!(drawn < huge);
+            counts[(drawn % 3) as usize] += 1;
+        }
+        // 3,000 expected each with a deviation of 45; five of them.
+        assert!(
+            counts.iter().all(|&count| count.abs_diff(3000) < 225),
+            "{counts:?}"
+        );
         assert_eq!(rng.below(1), 0);
     }
 

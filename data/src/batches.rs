@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use fornax_base::rng::{Permutation, rng};
-use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
@@ -138,7 +137,7 @@ impl Batches {
     fn offset(&self, epoch: u64) -> u64 {
         // A short stream has fewer places to start, so that every epoch keeps at least one window.
         let places = (self.columns as u64).min(self.stream.len() - self.columns as u64);
-        rng(self.seed, epoch, OFFSET).next_u64() % places
+        rng(self.seed, epoch, OFFSET).below(places)
     }
 }
 

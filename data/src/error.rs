@@ -16,6 +16,14 @@ pub enum DataError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file could not be removed.
+    #[error("cannot remove `{}`", path.display())]
+    Remove {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// `fornax-base` refused or failed: a size limit, a path that leaves its folder, an atomic write.
     #[error(transparent)]
     File(#[from] fornax_base::files::FileError),

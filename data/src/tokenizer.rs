@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, write_atomic_bytes};
 
 pub use self::train::TrainProgress;
+pub(crate) use self::train::take_chunk;
 use self::characters::CharacterTable;
 use self::settings::{SideFiles, SpecialIds};
 use crate::digest;

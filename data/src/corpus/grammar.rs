@@ -24,8 +24,8 @@ impl Slots {
 }
 
 /// One of the items, each as likely. The list must not be empty.
-pub(super) fn pick<'a, T>(rng: &mut Rng, items: &'a [T]) -> &'a T {
-    &items[rng.below(items.len() as u64) as usize]
+pub(super) fn pick<T: Copy>(rng: &mut Rng, items: &[T]) -> T {
+    items[rng.below(items.len() as u64) as usize]
 }
 
 /// A template as finished sentences.
@@ -74,22 +74,34 @@ fn bracketed(text: &str) -> (&str, &str) {
     ("", "")
 }
 
-/// One of the parts between the `|` that are not inside an inner bracket.
-fn choose<'a>(inner: &'a str, rng: &mut Rng) -> &'a str {
-    let (mut depth, mut start, mut parts) = (0_usize, 0, Vec::with_capacity(12));
-    for (at, byte) in inner.bytes().enumerate() {
-        match byte {
-            b'[' => depth += 1,
-            b']' => depth = depth.saturating_sub(1),
-            b'|' if depth == 0 => {
-                parts.push(&inner[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
+/// One of the choices of a list.
+fn choose<'a>(list: &'a str, rng: &mut Rng) -> &'a str {
+    let mut parts: [&str; 16] = [""; 16];
+    let mut count = 0;
+    for (part, slot) in choices(list).zip(&mut parts) {
+        *slot = part;
+        count += 1;
     }
-    parts.push(&inner[start..]);
-    pick(rng, &parts)
+    pick(rng, &parts[..count])
+}
+
+/// The parts of a list between those `|` that are not inside a bracket; an empty list has one empty part.
+pub(super) fn choices(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let list = rest?;
+        let mut depth = 0_usize;
+        let bar = list.bytes().position(|byte| {
+            match byte {
+                b'[' => depth += 1,
+                b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            byte == b'|' && depth == 0
+        });
+        rest = bar.map(|bar| &list[bar + 1..]);
+        Some(bar.map_or(list, |bar| &list[..bar]))
+    })
 }
 
 /// Capital letters at the beginning of sentences, single spaces, and "an" before a vowel.

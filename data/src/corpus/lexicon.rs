@@ -1,12 +1,13 @@
 //! The words of the little world: names, things, places with their spots, things to count, and word classes for templates.
 //! Lists are written as one string with `|` between the words and split once.
 
+use super::grammar::choices;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Words of a `|` list, in order.
 fn split(list: &'static str) -> Vec<&'static str> {
-    list.split('|').collect()
+    choices(list).collect()
 }
 
 /// Girls' names (also of female animals). None ends in "s", so that a possessive is always "'s".
@@ -129,13 +130,16 @@ pub(super) struct Place {
     pub(super) inside: &'static str,
     /// Whether there is a roof.
     pub(super) indoors: bool,
+    /// Whether one can go there on a walk.
+    pub(super) public: bool,
     /// Where a thing can lie: "under the apple tree".
     pub(super) spots: Vec<&'static str>,
 }
 
 fn place(inside: &'static str, indoors: bool, spots: &'static str) -> Place {
     let name = inside.split_once(' ').map_or(inside, |(_, name)| name);
-    Place { name, inside, indoors, spots: split(spots) }
+    let public = !indoors || inside.starts_with("at ");
+    Place { name, inside, indoors, public, spots: split(spots) }
 }
 
 /// The places. A spot belongs to a single place.
@@ -280,20 +284,20 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          play outside|ask questions|run races|splash in the water|explore|make new friends|ride a bike|roll down hills|\
          listen to the rain|tell stories|swing very high|dig holes",
     ),
-    (
-        "adv",
-        "carefully|quickly|slowly|gently|happily|quietly|softly|neatly|proudly|shyly|bravely|kindly|cheerfully|politely|\
-         eagerly|calmly|lightly|gladly",
-    ),
+    ("hands", "carefully|gently|quickly|slowly|quietly|happily|gladly|proudly|eagerly"),
+    ("voice", "softly|kindly|politely|quietly|shyly|gently|eagerly|in a [soft|kind|warm|quiet|small] voice"),
+    ("eyes", "carefully|closely|quietly|for a while|again and again|slowly"),
+    ("mood", "happily|gladly|cheerfully|merrily|with a song|side by side|for a long time"),
+    ("said", "<smile>|<voice>|in a [soft|kind|cheerful|warm|quiet|gentle] voice"),
     ("soon", "Then|After that|Soon|A little later|Next|A few minutes later|After a while|Before long|Later that {tod}|A bit later"),
     (
         "happy",
-        "happy|glad|proud|cheerful|thrilled|delighted|joyful|excited|pleased|grateful|merry",
+        "happy|glad|thrilled|delighted|excited|pleased|very happy|so glad",
     ),
     (
         "smile",
         "with a [big|shy|warm|wide|happy|little|bright|kind] smile|with a [small|deep|quick|polite|funny|grand] bow|\
-         with a [soft|happy|little|merry] laugh|with shining eyes|in a [soft|kind|cheerful|warm|quiet|gentle] voice|\
+         with a [soft|happy|little|merry] laugh|with shining eyes|\
          and clapped|and nodded|and winked|with a [gentle|friendly|slow|quick] nod|and blushed a little|with a [soft|happy] giggle",
     ),
     (
@@ -311,7 +315,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
         "tidy",
         "because {he} liked things to be [neat|tidy|in order]|because {he} thought [somebody|someone] might step on it|\
          because it was in the way|so that it would not get [lost|dirty|wet|broken]|because {he} wanted to help|\
-         because {he} thought it belonged there|because the [cat|dog|goat|baby] was trying to chew it|as a [joke|little trick]|\
+         because {he} thought it belonged there|because the [cat|dog|baby] was trying to chew it|as a [joke|little trick]|\
          because {he} needed the space [for a game|to draw|for {his} lunch]|because it looked lonely|\
          because a [puddle|drip|muddy spot] was very close to it|because {he} wanted to sweep the floor|\
          so that everyone could see it|because {he} was cleaning up|and then forgot to tell anyone|to keep it out of the sun",
@@ -330,10 +334,10 @@ const CLASS_LISTS: &[(&str, &str)] = &[
     ),
     (
         "trouble",
-        "{he} had fallen off {his} [bike|scooter|swing]|nobody wanted to play with {him}|{his} [tower|sand castle|snowman|block house] had fallen down|\
+        "{he} had fallen off {his} [bike|scooter|swing]|nobody wanted to play with {him}|{his} [tower|paper house|block house] had fallen down|\
          {he} had missed the [bus|parade|puppet show|party]|{he} had a sore [knee|tooth|thumb|throat]|{his} best friend had moved away|\
          {he} had spilled {his} [milk|soup|juice|paint]|{he} had lost [a race|a game|{his} way|a tooth]|{he} had torn {his} [shirt|jacket|drawing]|\
-         it was {his} birthday and everyone had forgotten|{he} could not sleep last night|{his} [goldfish|plant|sunflower] was sick|\
+         it was {his} birthday and everyone had forgotten|{he} had not slept all night|{his} [goldfish|plant|sunflower] was sick|\
          {he} missed {his} [mother|father|grandma|big sister]|{he} was afraid of the [dark|thunder|big dog]|\
          {he} had dropped {his} [ice cream|sandwich|cake]|a [bee|wasp|mosquito] had stung {him}|the other children had laughed at {him}|\
          {he} had nothing to do|{he} was new in town",

@@ -14,13 +14,21 @@ pub(super) const PLOTS: &[fn(&mut Teller<'_>) -> Option<()>] =
 pub(super) fn opening(t: &mut Teller<'_>) -> Option<()> {
     let (a, b) = (t.a, t.b);
     t.actor(a).say(INTRO)?;
-    if !t.chance(3) {
+    if !t.text.contains(t.weather) && !t.chance(3) {
         let weather = t.weather_phrases();
         t.actor(a).say(weather)?;
     }
-    let rel = *pick(t.rng, &["friend", "neighbor", "best friend", "cousin", "classmate", "old friend", "playmate"]);
-    t.set("rel", rel);
-    t.pair(a, b).say(FRIEND)
+    let rel = pick(t.rng, &["friend", "neighbor", "best friend", "cousin", "classmate", "old friend", "playmate"]);
+    let here = t.text.contains(t.place.name);
+    t.set("rel", rel).pair(a, b).say(if here { FRIEND } else { FRIEND_PLACE })
+}
+
+/// The third person comes in, or comes back.
+fn third(t: &mut Teller<'_>) -> Option<()> {
+    let templates = if t.c_is_known { THIRD_AGAIN } else { THIRD };
+    t.c_is_known = true;
+    let c = t.c;
+    t.actor(c).say(templates)
 }
 
 /// One or two closing lines.
@@ -55,9 +63,15 @@ fn take(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Op
     t.tell(TAKE_PLAIN, &[Fact::Take { who: who.name, thing, spot }])
 }
 
-fn give(t: &mut Teller<'_>, from: Person, to: Person, thing: Thing, back: bool) -> Option<()> {
+fn give(
+    t: &mut Teller<'_>,
+    from: Person,
+    to: Person,
+    thing: Thing,
+    familiar: &'static [&'static str],
+) -> Option<()> {
     t.pair(from, to).set("T", thing.to_string());
-    let templates = t.phrased(if back { GIVE_BACK } else { GIVE }, GIVE_UNSEEN);
+    let templates = t.phrased(familiar, GIVE_UNSEEN);
     t.tell(templates, &[Fact::Give { from: from.name, to: to.name, thing }])
 }
 
@@ -79,7 +93,7 @@ fn aside(t: &mut Teller<'_>) -> Option<()> {
     let c = t.c;
     let thing = t.another_thing();
     let spot = t.spot(&[c], thing)?;
-    t.actor(c).say(THIRD)?;
+    third(t)?;
     if t.chance(2) {
         has(t, c, thing)?;
         put(t, c, thing, spot)
@@ -128,7 +142,7 @@ fn gift(t: &mut Teller<'_>) -> Option<()> {
     t.paragraph();
     feel_bad(t, b, "<trouble>")?;
     t.pair(a, b).say(WHAT_IS_WRONG)?;
-    give(t, a, b, x, false)?;
+    give(t, a, b, x, GIVE)?;
     t.pair(a, b).say(CHEERED)?;
     match t.rng.below(3) {
         0 => {
@@ -139,12 +153,12 @@ fn gift(t: &mut Teller<'_>) -> Option<()> {
             t.paragraph();
             let y = t.another_thing();
             has(t, b, y)?;
-            give(t, b, a, y, false)
+            give(t, b, a, y, GIVE_REWARD)
         }
         _ => {
             t.paragraph();
-            t.actor(c).say(THIRD)?;
-            give(t, b, c, x, false)?;
+            third(t)?;
+            give(t, b, c, x, GIVE)?;
             t.pair(b, c).say(CHEERED)
         }
     }
@@ -214,10 +228,12 @@ fn roll(t: &mut Teller<'_>, low: u64, high: u64) -> usize {
 /// Things are counted, found, eaten and shared.
 fn sums(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, x, spot) = (t.a, t.b, t.x, t.key_spot);
-    let item = *pick(t.rng, &lexicon::ITEMS);
+    let item = pick(t.rng, &lexicon::ITEMS);
     has(t, a, x)?;
     put(t, a, x, spot)?;
     t.paragraph();
+    number(t, 1, item);
+    t.pair(a, b).say(WANT_ITEMS)?;
     let first = roll(t, 1, 8);
     count(t, a, item, first)?;
     let with_friend = t.chance(2);
@@ -274,7 +290,7 @@ fn hiding(t: &mut Teller<'_>) -> Option<()> {
     has(t, a, x)?;
     t.paragraph();
     t.pair(a, b).say(HIDE_IDEA)?;
-    let to = *pick(t.rng, &["ten", "twelve", "fifteen", "twenty"]);
+    let to = pick(t.rng, &["ten", "twelve", "fifteen", "twenty"]);
     t.pair(a, b).set("S", spot).set("n", to);
     let templates = t.phrased(HIDE, HIDE_UNSEEN);
     t.tell(templates, &[Fact::Put { who: a.name, thing: x, spot }])?;
@@ -287,7 +303,7 @@ fn hiding(t: &mut Teller<'_>) -> Option<()> {
     }
     t.pair(b, a).set("S", spot).tell(SEEK_FOUND, &[Fact::Take { who: b.name, thing: x, spot }])?;
     t.pair(b, a).say(GAME_WON)?;
-    if t.chance(2) { give(t, b, a, x, true) } else { Some(()) }
+    if t.chance(2) { give(t, b, a, x, GIVE_BACK) } else { Some(()) }
 }
 
 /// The hero is asked to fetch a thing and bring it to somebody.
@@ -300,7 +316,7 @@ fn errand(t: &mut Teller<'_>) -> Option<()> {
     t.paragraph();
     take(t, a, x, spot)?;
     t.pair(a, c).say(ON_THE_WAY)?;
-    give(t, a, c, x, false)?;
+    give(t, a, c, x, DELIVER)?;
     t.pair(a, c).say(GRATEFUL)?;
     match t.rng.below(3) {
         0 => {
@@ -310,7 +326,7 @@ fn errand(t: &mut Teller<'_>) -> Option<()> {
         1 => {
             let y = t.another_thing();
             has(t, c, y)?;
-            give(t, c, a, y, false)
+            give(t, c, a, y, GIVE_REWARD)
         }
         _ => Some(()),
     }
@@ -323,7 +339,7 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
     let spot = t.key_spot_for(x)?;
     find(t, a, x, spot)?;
     t.paragraph();
-    give(t, a, b, x, false)?;
+    give(t, a, b, x, LEND)?;
     t.actor(b).set("T", x.to_string());
     let cause = t.phrase("<accident>");
     t.set("cause", cause.as_str());
@@ -332,9 +348,9 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
     let other = t.chance(2);
     let mender = if other { c } else { a };
     if other {
-        t.actor(c).say(THIRD)?;
+        third(t)?;
     }
-    give(t, b, mender, x, !other)?;
+    give(t, b, mender, x, if other { GIVE_TO_MEND } else { GIVE_BACK })?;
     t.actor(mender);
     let tool = t.phrase("<tool>");
     t.set("tool", tool.as_str());
@@ -349,17 +365,18 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
 
 /// A walk through three places with a thing that is left at one of them.
 fn outing(t: &mut Teller<'_>) -> Option<()> {
-    let (a, x, spot) = (t.a, t.x, t.key_spot);
+    let (a, b, x, spot) = (t.a, t.b, t.x, t.key_spot);
     let home = t.place;
-    let mut places: Vec<_> = lexicon::PLACES.iter().filter(|place| place.name != home.name).collect();
+    let mut places: Vec<_> = lexicon::PLACES.iter().filter(|place| place.public && place.name != home.name).collect();
     t.rng.shuffle(&mut places);
     find(t, a, x, spot)?;
+    t.pair(a, b).say(GOODBYE)?;
     for (templates, place) in [GO, GO_NEXT, GO_LAST].into_iter().zip(places) {
         t.paragraph();
         t.actor(a).set("L", place.name);
         t.tell(templates, &[Fact::Go { who: a.name, place: place.name }])?;
         t.move_to(place);
-        t.actor(a).say(SIGHTS)?;
+        t.actor(a).say(if place.indoors { SIGHTS_IN } else { SIGHTS })?;
         let held = t.world.holder(x) == Some(a.name);
         match t.rng.below(4) {
             0 if held => {
@@ -413,12 +430,12 @@ fn stray_pet(t: &mut Teller<'_>) -> Option<()> {
     t.paragraph();
     t.pair(a, b).say(PET_ASK)?;
     t.actor(c).say(PET_OWNER)?;
-    give(t, a, c, pet, false)?;
+    give(t, a, c, pet, GIVE_PET)?;
     t.pair(a, c).say(say::PET_HOME)?;
     if t.chance(2) {
         let y = t.another_thing();
         has(t, c, y)?;
-        give(t, c, a, y, false)?;
+        give(t, c, a, y, GIVE_REWARD)?;
     }
     Some(())
 }

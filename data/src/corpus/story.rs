@@ -27,6 +27,7 @@ pub(super) struct Teller<'a> {
     pub(super) events: Vec<Event>,
     pub(super) world: World,
     pub(super) place: &'static Place,
+    pub(super) weather: &'static str,
     pub(super) a: Person,
     pub(super) b: Person,
     pub(super) c: Person,
@@ -38,12 +39,13 @@ pub(super) struct Teller<'a> {
     used_nouns: Vec<&'static str>,
     told: Vec<String>,
     topic: Option<&'static str>,
+    pub(super) c_is_known: bool,
 }
 
 impl<'a> Teller<'a> {
     /// A cast whose hero, main thing and key spot are a combination of the split.
     pub(super) fn cast(rng: &'a mut Rng, split: Split, phrasing: Phrasing) -> Option<Self> {
-        let place = pick(rng, &lexicon::PLACES);
+        let place = &lexicon::PLACES[rng.below(lexicon::PLACES.len() as u64) as usize];
         let animals = rng.below(4) == 0;
         let a = person(rng, &[], animals);
         let b = person(rng, &[a.name], animals);
@@ -57,6 +59,7 @@ impl<'a> Teller<'a> {
             events: Vec::with_capacity(16),
             world: World::default(),
             place,
+            weather: "",
             a,
             b,
             c,
@@ -67,6 +70,7 @@ impl<'a> Teller<'a> {
             used_nouns: Vec::new(),
             told: Vec::with_capacity(32),
             topic: None,
+            c_is_known: false,
         };
         teller.set_scene();
         teller.key_spot_for(x)?;
@@ -78,21 +82,22 @@ impl<'a> Teller<'a> {
             true => &["sunny", "rainy", "snowy", "cloudy"],
             false => &["sunny", "sunny", "windy", "cloudy"],
         };
-        let weather = *pick(self.rng, weathers);
+        let weather = pick(self.rng, weathers);
         self.slots.set("weather", weather);
-        self.slots.set("tod", *pick(self.rng, &["morning", "afternoon", "day"]));
+        self.slots.set("tod", pick(self.rng, &["morning", "afternoon", "day"]));
         self.slots.set("place", self.place.name);
         self.slots.set("inside", self.place.inside);
-        self.slots.set("setting", weather);
+        self.weather = weather;
     }
 
     /// Sentences about the weather of the story.
-    pub(super) fn weather_phrases(&mut self) -> &'static [&'static str] {
-        match grammar::render("{setting}", &self.slots, self.rng).to_ascii_lowercase().as_str() {
+    pub(super) fn weather_phrases(&self) -> &'static [&'static str] {
+        match self.weather {
             "rainy" => phrases::SET_RAINY,
             "snowy" => phrases::SET_SNOWY,
             "windy" => phrases::SET_WINDY,
             "cloudy" => phrases::SET_CLOUDY,
+            _ if self.place.indoors => phrases::SET_SUNNY_IN,
             _ => phrases::SET_SUNNY,
         }
     }
@@ -121,7 +126,7 @@ impl<'a> Teller<'a> {
         if free.is_empty() {
             return None;
         }
-        let spot = *pick(self.rng, &free);
+        let spot = pick(self.rng, &free);
         self.used_spots.push(spot);
         Some(spot)
     }
@@ -130,12 +135,12 @@ impl<'a> Teller<'a> {
     pub(super) fn key_spot_for(&mut self, thing: Thing) -> Option<&'static str> {
         let held_out = self.split == Split::HeldOut;
         let spots: Vec<_> =
-            self.place.spots.iter().filter(|spot| is_held_out(self.a.name, thing.noun, spot) == held_out).collect();
+            self.place.spots.iter().copied().filter(|spot| is_held_out(self.a.name, thing.noun, spot) == held_out).collect();
         if spots.is_empty() {
             return None;
         }
         self.x = thing;
-        self.key_spot = *pick(self.rng, &spots);
+        self.key_spot = pick(self.rng, &spots);
         self.used_spots = vec![self.key_spot];
         self.used_nouns.push(thing.noun);
         Some(self.key_spot)
@@ -195,6 +200,7 @@ impl<'a> Teller<'a> {
         self.slots.set("qhe", he);
         self.slots.set("qhim", him);
         self.slots.set("qhis", his);
+        self.slots.set("qhers", if q.female { "hers" } else { "his" });
         self
     }
 
@@ -261,9 +267,9 @@ impl<'a> Teller<'a> {
     }
 
     /// A question of the split by one of its phrasings.
-    pub(super) fn ask(&mut self, templates: &[&str]) -> Option<String> {
+    pub(super) fn ask(&mut self, templates: &[String]) -> Option<String> {
         (0..DRAWS).find_map(|_| {
-            let template = pick(self.rng, templates);
+            let template = &templates[self.rng.below(templates.len() as u64) as usize];
             let text = grammar::render(template, &self.slots, self.rng);
             (split_of_sentence(&text) == self.split).then_some(text)
         })
@@ -272,7 +278,7 @@ impl<'a> Teller<'a> {
     /// Tells a whole story: an opening, one of the plots, and an end.
     pub(super) fn whole(&mut self) -> Option<()> {
         scenes::opening(self)?;
-        let plot = *pick(self.rng, scenes::PLOTS);
+        let plot = pick(self.rng, scenes::PLOTS);
         plot(self)?;
         scenes::ending(self)
     }
@@ -286,9 +292,9 @@ pub(super) fn thing(rng: &mut Rng, looks: &[&'static str], nouns: &[&'static str
 fn person(rng: &mut Rng, taken: &[&str], animals: bool) -> Person {
     loop {
         let female = rng.below(2) == 0;
-        let name = *pick(rng, if female { &lexicon::GIRLS } else { &lexicon::BOYS });
+        let name = pick(rng, if female { &lexicon::GIRLS } else { &lexicon::BOYS });
         let kind = match (animals, female) {
-            (true, _) => *pick(rng, &lexicon::ANIMALS),
+            (true, _) => pick(rng, &lexicon::ANIMALS),
             (false, true) => "girl",
             (false, false) => "boy",
         };

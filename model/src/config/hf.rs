@@ -20,6 +20,7 @@ struct HfConfig {
     num_key_value_heads: Option<u64>,
     head_dim: Option<u64>,
     max_position_embeddings: Option<u64>,
+    original_max_position_embeddings: Option<f64>,
     rms_norm_eps: Option<f64>,
     initializer_range: Option<f64>,
     tie_word_embeddings: Option<bool>,
@@ -76,7 +77,7 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
         .map_err(|e| json_error(&e.path().to_string(), e.inner()))?;
     let family = family(&hf)?;
     refuse_unsupported(object)?;
-    let config = convert(&hf, family)?;
+    let config = convert(&hf, object, family)?;
     config.check()?;
     Ok(config)
 }
@@ -114,7 +115,7 @@ fn unsupported(key: &str, value: &str, supported: &str) -> ConfigError {
     ConfigError::Unsupported { key, value, supported: supported.to_string() }
 }
 
-fn convert(hf: &HfConfig, family: Family) -> Result<ModelConfig, ConfigError> {
+fn convert(hf: &HfConfig, raw: &Map<String, Value>, family: Family) -> Result<ModelConfig, ConfigError> {
     let n_layers = size("num_hidden_layers", hf.num_hidden_layers)?;
     if n_layers as u64 > MAX_LAYERS {
         return Err(super::in_range("num_hidden_layers", n_layers as u64, 1, MAX_LAYERS).unwrap_err());
@@ -135,7 +136,7 @@ fn convert(hf: &HfConfig, family: Family) -> Result<ModelConfig, ConfigError> {
         width,
         n_layers,
         n_heads,
-        n_kv_heads: hf.num_key_value_heads.map_or(Ok(n_heads), |n| size("num_key_value_heads", Some(n)))?,
+        n_kv_heads: kv_heads(hf, raw, family, n_heads)?,
         head_dim,
         ffn_width: size("intermediate_size", hf.intermediate_size)?,
         context,
@@ -151,7 +152,7 @@ fn convert(hf: &HfConfig, family: Family) -> Result<ModelConfig, ConfigError> {
         output_bias: bias && matches!(family, Family::Llama | Family::Qwen3),
         mlp_bias: hf.mlp_bias.unwrap_or(false) && family == Family::Llama,
         qk_norm: family == Family::Qwen3,
-        windows: windows(hf, family, n_layers)?,
+        windows: windows(hf, raw, family, n_layers)?,
         init_std: hf.initializer_range.unwrap_or(0.02),
         bos_id: one_id("bos_token_id", &hf.bos_token_id)?,
         eos_ids: ids("eos_token_id", &hf.eos_token_id)?,
@@ -175,6 +176,22 @@ fn divided(width: usize, n_heads: usize) -> Result<usize, ConfigError> {
         value: width.to_string(),
         expected: format!("a multiple of num_attention_heads ({n_heads}) where head_dim is not given"),
     })
+}
+
+/// An explicit null means as many as query heads; an absent key means each family's own default in
+/// transformers.
+fn kv_heads(
+    hf: &HfConfig,
+    raw: &Map<String, Value>,
+    family: Family,
+    n_heads: usize,
+) -> Result<usize, ConfigError> {
+    match (hf.num_key_value_heads, raw.contains_key("num_key_value_heads"), family) {
+        (Some(n), _, _) => size("num_key_value_heads", Some(n)),
+        (None, true, _) | (None, false, Family::Llama) => Ok(n_heads),
+        (None, false, Family::Mistral) => Ok(8),
+        (None, false, Family::Qwen2 | Family::Qwen3) => Ok(32),
+    }
 }
 
 /// Negative ids (some files write -1 for "none") mean absent.
@@ -212,8 +229,15 @@ fn dtype(hf: &HfConfig) -> Result<DType, ConfigError> {
 
 /// Mistral slides in every layer; Qwen only where asked, from layer `max_window_layers` on; an explicit
 /// `layer_types` list decides over both.
-fn windows(hf: &HfConfig, family: Family, n_layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
-    let window = hf.sliding_window.map(|w| size("sliding_window", Some(w))).transpose()?;
+fn windows(
+    hf: &HfConfig,
+    raw: &Map<String, Value>,
+    family: Family,
+    n_layers: usize,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let absent = !raw.contains_key("sliding_window") && family == Family::Mistral;
+    let window = if absent { Some(4096) } else { hf.sliding_window };
+    let window = window.map(|w| size("sliding_window", Some(w))).transpose()?;
     let qwen = matches!(family, Family::Qwen2 | Family::Qwen3);
     let window = if qwen && !hf.use_sliding_window.unwrap_or(false) { None } else { window };
     if family == Family::Llama {
@@ -232,7 +256,12 @@ fn windows(hf: &HfConfig, family: Family, n_layers: usize) -> Result<Vec<Option<
         }
         let of_type = |t: &String| match t.as_str() {
             "full_attention" => Ok(None),
-            "sliding_attention" => Ok(window),
+            "sliding_attention" if window.is_some() => Ok(window),
+            "sliding_attention" => Err(unsupported(
+                "layer_types",
+                t,
+                "full_attention alone, since no sliding window is in use",
+            )),
             other => Err(unsupported("layer_types", other, "full_attention, sliding_attention")),
         };
         return types.iter().map(of_type).collect();
@@ -241,11 +270,13 @@ fn windows(hf: &HfConfig, family: Family, n_layers: usize) -> Result<Vec<Option<
     Ok((0..n_layers).map(|layer| if layer >= first { window } else { None }).collect())
 }
 
-/// transformers 5 writes `rope_parameters` (theta included); 4 writes `rope_theta` and `rope_scaling`.
+/// transformers 5 writes `rope_parameters` (theta included); 4 writes `rope_theta` and `rope_scaling`,
+/// which wins where both stand.
 fn rope(hf: &HfConfig, context: usize) -> Result<(f64, RopeScaling), ConfigError> {
     let empty = Map::new();
-    let map = hf.rope_parameters.as_ref().or(hf.rope_scaling.as_ref()).unwrap_or(&empty);
-    let theta = match map.get("rope_theta") {
+    let map = hf.rope_scaling.as_ref().or(hf.rope_parameters.as_ref()).unwrap_or(&empty);
+    let in_parameters = hf.rope_parameters.as_ref().and_then(|map| map.get("rope_theta"));
+    let theta = match map.get("rope_theta").or(in_parameters) {
         None | Some(Value::Null) => hf.rope_theta.unwrap_or(10_000.0),
         Some(value) => number("rope_theta", value)?,
     };
@@ -253,6 +284,11 @@ fn rope(hf: &HfConfig, context: usize) -> Result<(f64, RopeScaling), ConfigError
         map.get(key).filter(|v| !v.is_null()).map(|v| number(key, v)).transpose()
     };
     let required = |key: &'static str| number_at(key)?.ok_or(ConfigError::Missing { key });
+    let original = match hf.original_max_position_embeddings {
+        Some(top_level) => Some(top_level),
+        None => number_at("original_max_position_embeddings")?,
+    };
+    let original_or = |key: &'static str| original.ok_or(ConfigError::Missing { key });
     if let Some(factor) = number_at("partial_rotary_factor")?.filter(|&f| f != 1.0) {
         return Err(unsupported("partial_rotary_factor", &factor.to_string(), "1"));
     }
@@ -264,14 +300,17 @@ fn rope(hf: &HfConfig, context: usize) -> Result<(f64, RopeScaling), ConfigError
             factor: required("factor")?,
             low_freq_factor: required("low_freq_factor")?,
             high_freq_factor: required("high_freq_factor")?,
-            original_context: required("original_max_position_embeddings")?,
+            original_context: original_or("original_max_position_embeddings")?,
         },
         "yarn" => RopeScaling::Yarn {
-            factor: required("factor")?,
-            original_context: number_at("original_max_position_embeddings")?.unwrap_or(context as f64),
+            factor: match number_at("factor")? {
+                Some(factor) => factor,
+                None => context as f64 / original_or("factor")?,
+            },
+            original_context: original.unwrap_or(context as f64),
             attention_factor: number_at("attention_factor")?,
-            beta_fast: number_at("beta_fast")?.unwrap_or(32.0),
-            beta_slow: number_at("beta_slow")?.unwrap_or(1.0),
+            beta_fast: number_at("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
+            beta_slow: number_at("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
             mscale: number_at("mscale")?,
             mscale_all_dim: number_at("mscale_all_dim")?,
             truncate: map.get("truncate").and_then(Value::as_bool).unwrap_or(true),

@@ -208,8 +208,8 @@ mod tests {
         refused(&[200, 0, 0, 0, 0, 0, 0, 0, b'{'], "the file has 1");
         let good = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         assert_eq!(parse(&file(good, 8)).unwrap().len(), 1);
-        refused(&file(good, 9), "offset");
-        refused(&file(good, 7), "offset");
+        refused(&file(good, 9), "not fully covered (the file is 71 bytes long");
+        refused(&file(good, 7), "not fully covered (the file is 69 bytes long");
         let twice = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         refused(&file(twice, 8), "stands twice");
     }

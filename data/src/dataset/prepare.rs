@@ -1,0 +1,311 @@
+//! Sources to a dataset folder.
+
+use std::path::{Path, PathBuf};
+
+use fornax_base::files::{FileSystem, create_folder, sha256_hex, write_atomic_bytes};
+use rayon::prelude::*;
+
+use super::split::{Rule, Side};
+use super::{DATASET_FILE, Dataset, FORMAT_VERSION, Manifest, ShardEntry, SourceEntry, SplitEntry};
+use crate::error::DataError;
+use crate::shards::{ShardError, ShardWriter};
+use crate::sources::{Source, documents};
+use crate::tokenizer::{Tokenizer, take_chunk};
+
+/// Text held while its documents are encoded in parallel, in bytes.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// How sources become a dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrepareOptions {
+    /// Decides which documents are held out.
+    pub seed: u64,
+    /// Share of the documents held out, between 0 and 1. A single document (such as tinyshakespeare) is cut instead:
+    /// its last characters are held out, as nanoGPT does.
+    pub validation_fraction: f64,
+    /// A shard is closed before it passes this number of tokens; a longer document makes a longer shard. What is held
+    /// in memory is 2 or 4 bytes a token.
+    pub max_shard_tokens: u64,
+}
+
+impl PrepareOptions {
+    /// Options with `seed`, a tenth held out, and shards of at most 64 Mi tokens.
+    pub fn new(seed: u64) -> PrepareOptions {
+        PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20 }
+    }
+
+    fn check(&self) -> Result<(), DataError> {
+        if !(self.validation_fraction > 0.0 && self.validation_fraction < 1.0) {
+            return Err(DataError::ValidationFraction(self.validation_fraction));
+        }
+        if self.max_shard_tokens == 0 {
+            return Err(DataError::ShardSize);
+        }
+        Ok(())
+    }
+}
+
+/// How far [`prepare`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrepareProgress {
+    /// Documents are being counted.
+    Counting {
+        /// Documents so far.
+        documents: u64,
+    },
+    /// Documents are being encoded.
+    Encoding {
+        /// Bytes of text done.
+        bytes: u64,
+        /// Bytes of text in all.
+        total_bytes: u64,
+        /// Tokens so far.
+        tokens: u64,
+    },
+}
+
+/// What [`prepare`] made or found.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The dataset, verified.
+    pub dataset: Dataset,
+    /// Whether it was there already and nothing was written.
+    pub reused: bool,
+}
+
+/// Encodes `sources` with `tokenizer` into `folder`: `train-00000.shard`, `validation-00000.shard`, ..., and
+/// `dataset.json`, which is written when all shards are complete. The end-of-document token follows each document if
+/// the tokenizer has one. A folder that already holds the dataset of equal inputs is verified and used as it is;
+/// anything else in it that `prepare` wrote is replaced.
+///
+/// # Errors
+/// Bad options, unreadable sources, text that cannot be encoded, or failed file operations. A source without text is
+/// [`DataError::NoText`].
+pub fn prepare(
+    fs: &dyn FileSystem,
+    sources: &[Source],
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<Prepared, DataError> {
+    options.check()?;
+    let entries = source_entries(sources)?;
+    let fingerprint = fingerprint(&entries, tokenizer, options);
+    if let Ok(dataset) = Dataset::open(folder)
+        && dataset.manifest().fingerprint == fingerprint
+    {
+        return Ok(Prepared { dataset, reused: true });
+    }
+    let (n_documents, total_bytes) = count(sources, progress)?;
+    let rule = Rule::new(options.seed, options.validation_fraction, n_documents);
+    create_folder(fs, folder)?;
+    // From here until the end there is no dataset, so that a crash leaves none that mixes old and new shards.
+    remove_if_there(fs, &folder.join(DATASET_FILE))?;
+    let mut writers = Writers::new(fs, folder, tokenizer, options);
+    writers.encode_all(sources, &rule, total_bytes, progress)?;
+    let (train, validation) = (writers.train.finish()?, writers.validation.finish()?);
+    let manifest = Manifest {
+        fingerprint,
+        format_version: FORMAT_VERSION,
+        seed: options.seed,
+        sources: entries,
+        tokenizer: tokenizer.fingerprint(),
+        train,
+        validation,
+        validation_fraction: options.validation_fraction,
+        vocab_size: tokenizer.vocab_size() as u32,
+    };
+    remove_unlisted(fs, folder, &manifest)?;
+    let path = folder.join(DATASET_FILE);
+    write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
+    Ok(Prepared { dataset: Dataset::open(folder)?, reused: false })
+}
+
+fn to_json(manifest: &Manifest, path: &Path) -> Result<Vec<u8>, DataError> {
+    let mut json = serde_json::to_vec_pretty(manifest)
+        .map_err(|error| DataError::Dataset { path: path.to_owned(), reason: error.to_string() })?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+fn source_entries(sources: &[Source]) -> Result<Vec<SourceEntry>, DataError> {
+    let mut entries = Vec::new();
+    for source in sources {
+        for content in source.content()? {
+            entries.push(SourceEntry { bytes: content.bytes, name: content.name, sha256: content.sha256 });
+        }
+    }
+    Ok(entries)
+}
+
+fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &PrepareOptions) -> String {
+    let eos = tokenizer.eos_id().map_or("none".to_owned(), |id| id.to_string());
+    let mut text = format!(
+        "format {FORMAT_VERSION}\ntokenizer {}\neos {eos}\nseed {}\nvalidation_fraction {}\nmax_shard_tokens {}\n",
+        tokenizer.fingerprint(),
+        options.seed,
+        options.validation_fraction,
+        options.max_shard_tokens
+    );
+    for entry in entries {
+        text.push_str(&format!("source {} {} {:?}\n", entry.sha256, entry.bytes, entry.name));
+    }
+    sha256_hex(text.as_bytes())
+}
+
+/// Number of documents and bytes of their text.
+fn count(sources: &[Source], progress: &mut dyn FnMut(PrepareProgress)) -> Result<(u64, u64), DataError> {
+    let (mut n, mut bytes) = (0, 0);
+    for document in documents(sources)? {
+        bytes += document?.len() as u64;
+        n += 1;
+        if n % 4096 == 0 {
+            progress(PrepareProgress::Counting { documents: n });
+        }
+    }
+    if n == 0 {
+        return Err(DataError::NoText("the list of sources".to_owned()));
+    }
+    Ok((n, bytes))
+}
+
+struct Writers<'a> {
+    tokenizer: &'a Tokenizer,
+    train: SplitWriter<'a>,
+    validation: SplitWriter<'a>,
+}
+
+impl<'a> Writers<'a> {
+    fn new(fs: &'a dyn FileSystem, folder: &Path, tokenizer: &'a Tokenizer, options: &PrepareOptions) -> Writers<'a> {
+        let split = |name| SplitWriter {
+            fs,
+            folder: folder.to_owned(),
+            name,
+            vocab_size: tokenizer.vocab_size() as u32,
+            fingerprint: tokenizer.fingerprint_bytes(),
+            max_tokens: options.max_shard_tokens,
+            writer: ShardWriter::new(tokenizer.vocab_size() as u32, tokenizer.fingerprint_bytes()),
+            entry: SplitEntry::default(),
+        };
+        Writers { tokenizer, train: split("train"), validation: split("validation") }
+    }
+
+    /// Encodes chunk by chunk: in parallel within a chunk, written in the order of the documents.
+    fn encode_all(
+        &mut self,
+        sources: &[Source],
+        rule: &Rule,
+        total_bytes: u64,
+        progress: &mut dyn FnMut(PrepareProgress),
+    ) -> Result<(), DataError> {
+        let mut documents = documents(sources)?;
+        let mut index = 0;
+        loop {
+            let chunk = take_chunk(&mut documents, CHUNK_BYTES)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            let mut parts = Vec::with_capacity(chunk.len());
+            for text in chunk {
+                parts.extend(rule.parts(index, text)?);
+                index += 1;
+            }
+            let encoded: Vec<_> = parts.par_iter().map(|(_, text)| encode(self.tokenizer, text)).collect();
+            for ((side, text), tokens) in parts.iter().zip(encoded) {
+                let writer = match side {
+                    Side::Train => &mut self.train,
+                    Side::Validation => &mut self.validation,
+                };
+                writer.push(&tokens?, text.len() as u64)?;
+            }
+            progress(PrepareProgress::Encoding {
+                bytes: self.train.entry.bytes + self.validation.entry.bytes,
+                total_bytes,
+                tokens: self.train.entry.tokens + self.validation.entry.tokens,
+            });
+        }
+    }
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, DataError> {
+    let mut tokens = tokenizer.encode(text, false)?;
+    tokens.extend(tokenizer.eos_id());
+    Ok(tokens)
+}
+
+/// The shards of one split, one of them open.
+struct SplitWriter<'a> {
+    fs: &'a dyn FileSystem,
+    folder: PathBuf,
+    name: &'static str,
+    vocab_size: u32,
+    fingerprint: [u8; 32],
+    max_tokens: u64,
+    writer: ShardWriter,
+    entry: SplitEntry,
+}
+
+impl SplitWriter<'_> {
+    fn push(&mut self, tokens: &[u32], bytes: u64) -> Result<(), ShardError> {
+        let n = tokens.len() as u64;
+        if self.writer.n_tokens() > 0 && self.writer.n_tokens() + n > self.max_tokens {
+            self.close()?;
+        }
+        self.writer.push_document(tokens);
+        self.entry.bytes += bytes;
+        self.entry.tokens += n;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), ShardError> {
+        let empty = ShardWriter::new(self.vocab_size, self.fingerprint);
+        let writer = std::mem::replace(&mut self.writer, empty);
+        let name = format!("{}-{:05}.shard", self.name, self.entry.shards.len());
+        let written = writer.finish(self.fs, &self.folder.join(&name))?;
+        self.entry.documents += written.n_documents;
+        self.entry.shards.push(ShardEntry { name, sha256: written.checksum, tokens: written.n_tokens });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<SplitEntry, DataError> {
+        if self.writer.n_tokens() > 0 {
+            self.close()?;
+        }
+        if self.entry.shards.is_empty() {
+            return Err(DataError::NoText(format!("the {} split", self.name)));
+        }
+        Ok(self.entry)
+    }
+}
+
+/// Removes shards of an earlier dataset that the new one did not replace.
+fn remove_unlisted(fs: &dyn FileSystem, folder: &Path, manifest: &Manifest) -> Result<(), DataError> {
+    let listed = |name: &str| [&manifest.train, &manifest.validation].iter().any(|split| split.shards.iter().any(|s| s.name == name));
+    let read = |source| DataError::Read { path: folder.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        if let Some(name) = entry.file_name().to_str()
+            && is_shard_name(name)
+            && !listed(name)
+        {
+            remove_if_there(fs, &entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a name that [`SplitWriter`] gives.
+fn is_shard_name(name: &str) -> bool {
+    let number = ["train-", "validation-"].iter().find_map(|split| name.strip_prefix(split)?.strip_suffix(".shard"));
+    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), DataError> {
+    match fs.remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(DataError::Remove { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,1 +1,20 @@
-fn main() {}
+//! The `fornax` program: parses, dispatches, prints one error, and turns it into an exit code.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::report::install_panic_message();
+    let arguments = cli::Arguments::parse();
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(arguments))) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => cli::report::failure(&failure),
+        // The message has been printed where the panic began.
+        Err(_) => fornax_base::exit::Exit::Failed.into(),
+    }
+}

@@ -2,13 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
-/// Temporary.
-#[allow(missing_docs, unused)]
-pub mod corpus {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum Split { Train, Validation }
-    pub fn documents(seed: u64, split: Split, bytes: usize) -> Vec<String> { Vec::new() }
-}
+pub mod corpus;
 pub mod dataset;
 pub mod error;
 pub mod prefetch;

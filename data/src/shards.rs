@@ -19,13 +19,16 @@
 //! The checksum covers the header too, so that no flipped byte goes unseen. Opening checks every length by checked
 //! arithmetic against the length of the file; [`Shard::verify`] reads all of it.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+mod error;
 
-use fornax_base::files::{FileError, FileSystem, write_atomic};
+use std::ops::Range;
+use std::path::Path;
+
+use fornax_base::files::{FileSystem, write_atomic};
 use fornax_base::mmap::Mapped;
 use sha2::{Digest, Sha256};
 
+pub use self::error::ShardError;
 use crate::digest;
 
 const MAGIC: &[u8; 8] = b"FNXSHARD";
@@ -34,104 +37,6 @@ const HEADER: usize = 128;
 const CHECKSUM: Range<usize> = 72..104;
 /// Tokens looked at in one go while verifying.
 const VERIFY_TOKENS: u64 = 1 << 16;
-
-/// Why a token shard cannot be used or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShardError {
-    /// The file is absent, not a regular file, or could not be written.
-    #[error("token shard `{}` is not usable", path.display())]
-    File {
-        /// The file as given.
-        path: PathBuf,
-        /// What stopped us.
-        source: FileError,
-    },
-    /// The file has another length than its header says.
-    #[error("token shard `{}` has {found} bytes, its header needs {expected}", path.display())]
-    Length {
-        /// The file as given.
-        path: PathBuf,
-        /// Bytes in the file.
-        found: u64,
-        /// Bytes needed.
-        expected: u64,
-    },
-    /// A field of the header cannot be right.
-    #[error("token shard `{}` has {field} {found}, expected {expected}", path.display())]
-    Header {
-        /// The file as given.
-        path: PathBuf,
-        /// The field.
-        field: &'static str,
-        /// What the file says.
-        found: String,
-        /// What would be right.
-        expected: String,
-    },
-    /// A document starts where none can.
-    #[error("token shard `{}`: document {document} starts at token {found}, expected {expected}", path.display())]
-    DocumentStart {
-        /// The file as given.
-        path: PathBuf,
-        /// The document, from 0.
-        document: u64,
-        /// Where it starts.
-        found: u64,
-        /// Where it may start.
-        expected: String,
-    },
-    /// The bytes are not those that were written.
-    #[error("token shard `{}` has sha-256 {found}, its header says {expected}", path.display())]
-    Checksum {
-        /// The file as given.
-        path: PathBuf,
-        /// Computed from the bytes.
-        found: String,
-        /// Stored in the header.
-        expected: String,
-    },
-    /// A token id is outside the vocabulary.
-    #[error("token shard `{}`: token {offset} has id {id}, the vocabulary ends at {vocab_size}", path.display())]
-    TokenId {
-        /// The file as given.
-        path: PathBuf,
-        /// Index of the token in the shard.
-        offset: u64,
-        /// The id found.
-        id: u32,
-        /// Ids are below this.
-        vocab_size: u64,
-    },
-    /// The shard was made for another dataset: its checksum or tokenizer is not the one listed.
-    #[error("token shard `{}` has {what} {found}, the dataset lists {expected}", path.display())]
-    NotListed {
-        /// The file as given.
-        path: PathBuf,
-        /// What differs.
-        what: &'static str,
-        /// In the shard.
-        found: String,
-        /// In `dataset.json`.
-        expected: String,
-    },
-    /// There is nothing to write.
-    #[error("token shard `{}` would hold 0 tokens, at least 1 is needed", .0.display())]
-    Empty(PathBuf),
-}
-
-impl ShardError {
-    /// Whether the shard is damaged (exit code 4), as opposed to one that could not be written.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            ShardError::File { source, .. } => {
-                source.is_not_found() || matches!(source, FileError::Empty { .. } | FileError::NotAFile { .. })
-            }
-            ShardError::Empty(_) => false,
-            _ => true,
-        }
-    }
-}
 
 /// An open token shard. Reading it never leaves the mapped file.
 #[derive(Debug)]
@@ -157,7 +62,10 @@ impl Shard {
     /// # Errors
     /// [`ShardError`] naming the file, what was found and what was expected.
     pub fn open(path: &Path) -> Result<Shard, ShardError> {
-        let map = Mapped::open(path).map_err(|source| ShardError::File { path: path.to_owned(), source })?;
+        let map = Mapped::open(path).map_err(|source| ShardError::File {
+            path: path.to_owned(),
+            source,
+        })?;
         let header = Header::read(path, map.as_bytes())?;
         let shard = Shard { map, header };
         shard.check_document_starts()?;
@@ -199,13 +107,21 @@ impl Shard {
     /// # Panics
     /// When `index` is not below [`Shard::n_documents`].
     pub fn document_start(&self, index: u64) -> u64 {
-        assert!(index < self.n_documents(), "document {index} of {}", self.n_documents());
+        assert!(
+            index < self.n_documents(),
+            "document {index} of {}",
+            self.n_documents()
+        );
         read_u64(self.map.as_bytes(), HEADER + index as usize * 8)
     }
 
     /// Positions at which documents start, ascending from 0.
     pub fn document_starts(&self) -> impl Iterator<Item = u64> + '_ {
-        self.map.as_bytes()[HEADER..self.header.tokens_at].as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b))
+        self.map.as_bytes()[HEADER..self.header.tokens_at]
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|b| u64::from_le_bytes(*b))
     }
 
     /// Appends the tokens of `range` to `out`.
@@ -218,14 +134,28 @@ impl Shard {
             "tokens {range:?} of a shard of {}",
             self.n_tokens()
         );
-        let Header { width, tokens_at, .. } = self.header;
+        let Header {
+            width, tokens_at, ..
+        } = self.header;
         let from = tokens_at + range.start as usize * width;
         let to = tokens_at + range.end as usize * width;
         let bytes = &self.map.as_bytes()[from..to];
         if width == 2 {
-            out.extend(bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))));
+            out.extend(
+                bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|b| u32::from(u16::from_le_bytes(*b))),
+            );
         } else {
-            out.extend(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)));
+            out.extend(
+                bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|b| u32::from_le_bytes(*b)),
+            );
         }
     }
 
@@ -239,7 +169,10 @@ impl Shard {
         for from in (0..self.n_tokens()).step_by(VERIFY_TOKENS as usize) {
             tokens.clear();
             self.tokens(from..self.n_tokens().min(from + VERIFY_TOKENS), &mut tokens);
-            if let Some(index) = tokens.iter().position(|id| u64::from(*id) >= self.vocab_size()) {
+            if let Some(index) = tokens
+                .iter()
+                .position(|id| u64::from(*id) >= self.vocab_size())
+            {
                 return Err(ShardError::TokenId {
                     path: self.path().to_owned(),
                     offset: from + index as u64,
@@ -251,7 +184,11 @@ impl Shard {
         let bytes = self.map.as_bytes();
         let found = digest::hex(&checksum(&bytes[..HEADER], &[&bytes[HEADER..]]));
         if found != self.checksum() {
-            return Err(ShardError::Checksum { path: self.path().to_owned(), found, expected: self.checksum() });
+            return Err(ShardError::Checksum {
+                path: self.path().to_owned(),
+                found,
+                expected: self.checksum(),
+            });
         }
         Ok(())
     }
@@ -262,14 +199,21 @@ impl Shard {
             // The document that opens a shard starts with it: tokens before it would belong to none.
             let expected = match document {
                 0 if start != 0 => "0".to_owned(),
-                _ if start < least || start >= self.n_tokens() => format!("{least}..{}", self.n_tokens()),
+                _ if start < least || start >= self.n_tokens() => {
+                    format!("{least}..{}", self.n_tokens())
+                }
                 _ => {
                     least = start + 1;
                     continue;
                 }
             };
             let path = self.path().to_owned();
-            return Err(ShardError::DocumentStart { path, document: document as u64, found: start, expected });
+            return Err(ShardError::DocumentStart {
+                path,
+                document: document as u64,
+                found: start,
+                expected,
+            });
         }
         Ok(())
     }
@@ -277,45 +221,64 @@ impl Shard {
 
 impl Header {
     fn read(path: &Path, bytes: &[u8]) -> Result<Header, ShardError> {
-        let wrong = |field, found: String, expected: String| {
-            Err(ShardError::Header { path: path.to_owned(), field, found, expected })
+        let length = |expected| ShardError::Length {
+            path: path.to_owned(),
+            found: bytes.len() as u64,
+            expected,
         };
-        let length = |expected| ShardError::Length { path: path.to_owned(), found: bytes.len() as u64, expected };
         if bytes.len() < HEADER {
             return Err(length(HEADER as u64));
         }
-        if &bytes[..8] != MAGIC {
-            return wrong("magic", format!("{:?}", bytes[..8].escape_ascii().to_string()), "\"FNXSHARD\"".into());
-        }
-        let version = read_u32(bytes, 8);
-        if version != VERSION {
-            return wrong("version", version.to_string(), VERSION.to_string());
-        }
+        check_fields(path, bytes)?;
         let width = read_u32(bytes, 12);
-        if width != 2 && width != 4 {
-            return wrong("token width", width.to_string(), "2 or 4".into());
-        }
         let [vocab_size, n_tokens, n_documents] = [16, 24, 32].map(|at| read_u64(bytes, at));
-        if vocab_size == 0 || vocab_size > 1 << (8 * width) {
-            return wrong("vocabulary size", vocab_size.to_string(), format!("1..={}", 1u64 << (8 * width)));
-        }
-        if n_tokens == 0 {
-            return wrong("number of tokens", "0".into(), "at least 1".into());
-        }
-        if n_documents == 0 || n_documents > n_tokens {
-            return wrong("number of documents", n_documents.to_string(), format!("1..={n_tokens}"));
-        }
-        if bytes[104..HEADER].iter().any(|byte| *byte != 0) {
-            return wrong("reserved bytes", digest::hex(&bytes[104..HEADER]), "zeros".into());
-        }
         let Some((tokens_at, end)) = lengths(n_documents, n_tokens, u64::from(width)) else {
             return Err(length(u64::MAX));
         };
         if end != bytes.len() as u64 {
             return Err(length(end));
         }
-        // Both fit: the file of `end` bytes is in memory.
-        Ok(Header { width: width as usize, vocab_size, n_tokens, n_documents, tokens_at: tokens_at as usize })
+        // Both casts fit: the file of `end` bytes is in memory.
+        Ok(Header {
+            width: width as usize,
+            vocab_size,
+            n_tokens,
+            n_documents,
+            tokens_at: tokens_at as usize,
+        })
+    }
+}
+
+/// Checks each field of a header of at least [`HEADER`] bytes by itself; the leading wrong one is reported.
+fn check_fields(path: &Path, bytes: &[u8]) -> Result<(), ShardError> {
+    let [version, width] = [8, 12].map(|at| read_u32(bytes, at));
+    let [vocab_size, n_tokens, n_documents] = [16, 24, 32].map(|at| read_u64(bytes, at));
+    let magic = &bytes[..MAGIC.len()];
+    let reserved = &bytes[CHECKSUM.end..HEADER];
+    let most_ids = if width == 2 { 1u64 << 16 } else { 1 << 32 };
+    let between = |number: u64, most: u64| (1..=most).contains(&number);
+    let text = |number: u64| number.to_string();
+    #[rustfmt::skip]
+    let fields = [
+        ("magic", magic == MAGIC, magic.escape_ascii().to_string(), "FNXSHARD".to_owned()),
+        ("version", version == VERSION, version.to_string(), VERSION.to_string()),
+        ("token width", matches!(width, 2 | 4), width.to_string(), "2 or 4".to_owned()),
+        ("vocabulary size", between(vocab_size, most_ids), text(vocab_size), format!("1..={most_ids}")),
+        ("number of tokens", n_tokens > 0, text(n_tokens), "at least 1".to_owned()),
+        ("number of documents", between(n_documents, n_tokens), text(n_documents), format!("1..={n_tokens}")),
+        ("reserved bytes", reserved.iter().all(|byte| *byte == 0), digest::hex(reserved), "zeros".to_owned()),
+    ];
+    match fields.into_iter().find(|(_, is_right, ..)| !is_right) {
+        Some((field, _, found, expected)) => {
+            let path = path.to_owned();
+            Err(ShardError::Header {
+                path,
+                field,
+                found,
+                expected,
+            })
+        }
+        None => Ok(()),
     }
 }
 
@@ -396,12 +359,19 @@ impl ShardWriter {
             return;
         }
         let highest = tokens.iter().copied().max().unwrap_or(0);
-        assert!(u64::from(highest) < self.vocab_size, "token {highest} in a vocabulary of {}", self.vocab_size);
-        self.starts.extend_from_slice(&self.n_tokens().to_le_bytes());
+        assert!(
+            u64::from(highest) < self.vocab_size,
+            "token {highest} in a vocabulary of {}",
+            self.vocab_size
+        );
+        self.starts
+            .extend_from_slice(&self.n_tokens().to_le_bytes());
         if self.width == 2 {
-            self.tokens.extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes()));
+            self.tokens
+                .extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes()));
         } else {
-            self.tokens.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
+            self.tokens
+                .extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
         }
     }
 
@@ -421,7 +391,10 @@ impl ShardWriter {
             out.write_all(&self.starts)?;
             out.write_all(&self.tokens)
         })
-        .map_err(|source| ShardError::File { path: path.to_owned(), source })?;
+        .map_err(|source| ShardError::File {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(WrittenShard {
             n_tokens: self.n_tokens(),
             n_documents: (self.starts.len() / 8) as u64,

@@ -1,1 +1,6 @@
-//! Text generation: sampler, incremental detokenizer, decoding loop
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod detokenize;
+pub mod generate;
+pub mod sampler;

@@ -10,6 +10,7 @@
 pub mod attention;
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod kv_cache;
 pub mod layout;
 pub mod mlp;

@@ -5,9 +5,11 @@
 //! checkpoint saved there, carry `step = k`. Every float is finite: numbers that are not are
 //! reported as text in [`TrainEvent::Stopped`].
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use fornax_base::files::{self, FileSystem};
+use fornax_base::files::{self, AppendLog, FileError, FileSystem};
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened in a run. Field names are stable; floats survive JSON bit for bit.
@@ -168,6 +170,282 @@ impl TrainEvent {
             | TrainEvent::Paused { step, .. }
             | TrainEvent::Stopped { step, .. }
             | TrainEvent::Finished { step, .. } => step,
+        }
+    }
+
+    fn not_finite(&self) -> Option<(&'static str, f64)> {
+        let fields = match *self {
+            TrainEvent::Step {
+                loss,
+                lr,
+                grad_norm,
+                tokens_per_second,
+                matmul_share,
+                mfu,
+                eta_seconds,
+                ..
+            } => vec![
+                ("loss", Some(loss)),
+                ("lr", Some(lr)),
+                ("grad_norm", Some(grad_norm)),
+                ("tokens_per_second", Some(tokens_per_second)),
+                ("matmul_share", matmul_share),
+                ("mfu", mfu),
+                ("eta_seconds", eta_seconds),
+            ],
+            TrainEvent::Validation {
+                loss,
+                bits_per_byte,
+                ..
+            } => vec![("loss", Some(loss)), ("bits_per_byte", Some(bits_per_byte))],
+            TrainEvent::CheckpointSaved { seconds, .. } => vec![("seconds", Some(seconds))],
+            TrainEvent::Finished {
+                seconds,
+                validation_loss,
+                ..
+            } => vec![
+                ("seconds", Some(seconds)),
+                ("validation_loss", validation_loss),
+            ],
+            _ => Vec::new(),
+        };
+        fields
+            .into_iter()
+            .filter_map(|(field, value)| Some((field, value?)))
+            .find(|(_, value)| !value.is_finite())
+    }
+}
+
+/// Why an event could not be written or a log not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// The file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// JSON has no word for the number, so the line could not be read back.
+    #[error("`{field}` of the event at step {step} is {value}, but a finite number is expected")]
+    NotFinite {
+        /// Steps done.
+        step: u64,
+        /// The field.
+        field: &'static str,
+        /// The number found.
+        value: f64,
+    },
+    /// A line is not an event of this version.
+    #[error("line {line} of `{}` is not an event: {what}", path.display())]
+    BadLine {
+        /// The log.
+        path: PathBuf,
+        /// Line number from 1.
+        line: usize,
+        /// What the parser says.
+        what: String,
+    },
+}
+
+/// `events.jsonl` of a run folder, open at its end.
+pub struct EventLog {
+    log: AppendLog,
+}
+
+impl EventLog {
+    /// Opens the log, creating it when absent and cutting off a torn last line.
+    ///
+    /// # Errors
+    /// Those of [`AppendLog::open`].
+    pub fn open(fs: Arc<dyn FileSystem>, path: &Path) -> Result<Self, EventError> {
+        let log = AppendLog::open(fs, path)?;
+        Ok(EventLog { log })
+    }
+
+    /// Appends one event as one line.
+    ///
+    /// # Errors
+    /// [`EventError::NotFinite`], or the failed write; the log still holds whole lines.
+    pub fn append(&mut self, event: &TrainEvent) -> Result<(), EventError> {
+        Ok(self.log.append_line(&to_line(event)?)?)
+    }
+
+    /// Waits until every event appended so far has reached the disk.
+    ///
+    /// # Errors
+    /// The operating system's refusal.
+    pub fn sync(&mut self) -> Result<(), EventError> {
+        Ok(self.log.sync()?)
+    }
+}
+
+/// One event as one line of JSON, without the line break.
+///
+/// # Errors
+/// [`EventError::NotFinite`].
+pub fn to_line(event: &TrainEvent) -> Result<String, EventError> {
+    if let Some((field, value)) = event.not_finite() {
+        return Err(EventError::NotFinite {
+            step: event.step(),
+            field,
+            value,
+        });
+    }
+    let line = serde_json::to_string(event).map_err(io::Error::from);
+    Ok(line.map_err(|source| FileError::Io {
+        op: "write an event as JSON for",
+        path: PathBuf::from("events.jsonl"),
+        source,
+    })?)
+}
+
+/// All events of a log in order; a torn last line is dropped.
+///
+/// # Errors
+/// [`EventError::BadLine`] for a line that is no event, or what reading met.
+pub fn read_events(path: &Path) -> Result<Vec<TrainEvent>, EventError> {
+    let lines = files::read_log_lines(path)?;
+    let parse = |(index, line): (usize, &String)| {
+        serde_json::from_str(line).map_err(|error| EventError::BadLine {
+            path: path.to_path_buf(),
+            line: index + 1,
+            what: error.to_string(),
+        })
+    };
+    lines.iter().enumerate().map(parse).collect()
+}
+
+/// What [`cut_to_step`] took out of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Events of steps after the checkpoint's.
+    pub later: usize,
+    /// Lines that carry no step that can be read.
+    pub unreadable: usize,
+}
+
+/// Takes the events after `step` out of a log, in one atomic rewrite, so that a resumed run writes them anew. The
+/// order of the rest stays. A log that does not exist is left so.
+///
+/// # Errors
+/// Those of [`files::cut_log`].
+pub fn cut_to_step(fs: &dyn FileSystem, path: &Path, step: u64) -> Result<Cut, EventError> {
+    #[derive(Deserialize)]
+    struct OnlyStep {
+        step: u64,
+    }
+    let mut cut = Cut::default();
+    let done = files::cut_log(fs, path, &mut |line| match serde_json::from_str(line) {
+        Ok(OnlyStep { step: at }) if at <= step => true,
+        Ok(_) => {
+            cut.later += 1;
+            false
+        }
+        Err(_) => {
+            cut.unreadable += 1;
+            false
+        }
+    });
+    match done {
+        Err(error) if error.is_not_found() => Ok(Cut::default()),
+        done => Ok(done.map(|()| cut)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fornax_base::files::RealFs;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn step_event(step: u64, loss: f64) -> TrainEvent {
+        TrainEvent::Step {
+            step,
+            loss,
+            lr: loss / 3.0,
+            grad_norm: loss.sqrt(),
+            tokens: u64::MAX,
+            tokens_per_second: 0.1 + 0.2,
+            matmul_share: Some(1.0 / 3.0),
+            mfu: None,
+            memory_bytes: Some(1),
+            eta_seconds: None,
+        }
+    }
+
+    #[test]
+    fn names_on_the_wire_are_stable() {
+        let line = to_line(&step_event(7, 4.0)).unwrap();
+        assert!(
+            line.starts_with(r#"{"event":"step","step":7,"loss":4.0,"lr":1.3333333333333333,"grad_norm":2.0,"tokens":"#),
+            "{line}"
+        );
+        let stopped = TrainEvent::Stopped {
+            step: 3,
+            reason: StopReason::NonFinite,
+            message: "m".to_owned(),
+        };
+        assert_eq!(
+            to_line(&stopped).unwrap(),
+            r#"{"event":"stopped","step":3,"reason":"non_finite","message":"m"}"#
+        );
+    }
+
+    #[test]
+    fn a_number_that_json_cannot_hold_is_refused() {
+        let error = to_line(&step_event(7, f64::NAN)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`loss` of the event at step 7 is NaN, but a finite number is expected"
+        );
+    }
+
+    #[test]
+    fn the_log_is_cut_back_to_a_step_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        assert_eq!(cut_to_step(&RealFs, &path, 3).unwrap(), Cut::default());
+        assert!(!path.exists());
+        let mut log = EventLog::open(Arc::new(RealFs), &path).unwrap();
+        for step in [1, 2, 3, 4, 3, 5] {
+            log.append(&step_event(step, step as f64)).unwrap();
+        }
+        log.sync().unwrap();
+        drop(log);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("not json\n{\"event\":\"st");
+        std::fs::write(&path, text).unwrap();
+        let cut = cut_to_step(&RealFs, &path, 3).unwrap();
+        assert_eq!((cut.later, cut.unreadable), (2, 1));
+        let steps: Vec<u64> = read_events(&path)
+            .unwrap()
+            .iter()
+            .map(TrainEvent::step)
+            .collect();
+        assert_eq!(steps, [1, 2, 3, 3]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn floats_survive_the_log_bit_for_bit(
+            bits in any::<u64>(), small in any::<f32>(), tokens in any::<u64>()
+        ) {
+            let loss = f64::from_bits(bits);
+            let single = f64::from(small);
+            prop_assume!(loss.is_finite() && single.is_finite());
+            let event = TrainEvent::Step {
+                step: 1, loss, lr: single, grad_norm: loss / 3.0, tokens,
+                tokens_per_second: single / 7.0, matmul_share: Some(loss), mfu: Some(single),
+                memory_bytes: Some(tokens), eta_seconds: Some(loss),
+            };
+            let back: TrainEvent = serde_json::from_str(&to_line(&event).unwrap()).unwrap();
+            let TrainEvent::Step { loss: l, lr, grad_norm, matmul_share, .. } = back else {
+                return Err(TestCaseError::fail("another event"));
+            };
+            prop_assert_eq!(l.to_bits(), loss.to_bits());
+            prop_assert_eq!(lr.to_bits(), single.to_bits());
+            prop_assert_eq!(grad_norm.to_bits(), (loss / 3.0).to_bits());
+            prop_assert_eq!(matmul_share.unwrap().to_bits(), loss.to_bits());
         }
     }
 }

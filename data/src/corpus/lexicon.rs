@@ -14,7 +14,7 @@ fn split(list: &'static str) -> Vec<&'static str> {
 pub(super) static GIRLS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     split(
         "Lily|Mia|Anna|Sara|Emma|Ella|Zoe|Nora|Ruby|Clara|Molly|Ivy|Rosie|Lucy|Amy|Kate|Jane|Mary|Ellie|Hazel|Penny|Maya|\
-         Tina|Nina|Lola|Bella|Stella|Maggie|Sophie|Julia|Rita|Wendy|Gina|Fay|Holly|Eva|Dora|Cora|Ada|Mina|Abby|Betty|\
+         Tina|Nina|Lola|Bella|Stella|Maggie|Sophie|Julia|Rita|Wendy|Gina|Fay|Holly|Eva|Dora|Cora|Ida|Mina|Abby|Betty|\
          Carrie|Fiona|Greta|Hannah|Jenny|Katie|Lena|Polly|Sally|Tilly|Vera|Willa",
     )
 });
@@ -37,12 +37,23 @@ pub(super) static ANIMALS: LazyLock<Vec<&str>> = LazyLock::new(|| {
 });
 
 /// Pets that get lost and are carried home.
-pub(super) static PETS: LazyLock<Vec<&str>> =
-    LazyLock::new(|| split("kitten|puppy|turtle|hamster|parrot|bunny|lamb|duckling|chick|guinea pig|piglet|baby goat"));
+pub(super) static PETS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    split(
+        "kitten|puppy|turtle|hamster|parrot|bunny|lamb|duckling|chick|guinea pig|piglet|baby goat",
+    )
+});
+
+/// Animals that look on from a spot; none is a pet or has a name.
+pub(super) static ONLOOKERS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    split("cat|dog|hen|pigeon|snail|spider|ladybug|beetle|moth|lizard|crow|cricket")
+});
 
 /// What a pet looks like.
-pub(super) static PET_LOOKS: LazyLock<Vec<&str>> =
-    LazyLock::new(|| split("little|tiny|brown|white|black|gray|spotted|fluffy|sleepy|hungry|muddy|shy|young|golden|chubby"));
+pub(super) static PET_LOOKS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    split(
+        "little|tiny|brown|white|black|gray|spotted|fluffy|sleepy|hungry|muddy|shy|young|golden|chubby",
+    )
+});
 
 /// Things small enough to be carried, given and put anywhere.
 pub(super) static THINGS: LazyLock<Vec<&str>> = LazyLock::new(|| {
@@ -139,7 +150,13 @@ pub(super) struct Place {
 fn place(inside: &'static str, indoors: bool, spots: &'static str) -> Place {
     let name = inside.split_once(' ').map_or(inside, |(_, name)| name);
     let public = !indoors || inside.starts_with("at ");
-    Place { name, inside, indoors, public, spots: split(spots) }
+    Place {
+        name,
+        inside,
+        indoors,
+        public,
+        spots: split(spots),
+    }
 }
 
 /// The places. A spot belongs to a single place.
@@ -258,8 +275,27 @@ pub(super) static PLACES: LazyLock<Vec<Place>> = LazyLock::new(|| {
 
 /// Number words from zero to twenty.
 pub(super) const NUMBERS: [&str; 21] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 /// Words of a class named in a template as `<class>`; each word may itself hold template marks.
@@ -267,8 +303,12 @@ pub(super) fn class(name: &str) -> &'static [&'static str] {
     CLASSES.get(name).map_or(&[], Vec::as_slice)
 }
 
-static CLASSES: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> =
-    LazyLock::new(|| CLASS_LISTS.iter().map(|(name, list)| (*name, split(list))).collect());
+static CLASSES: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
+    CLASS_LISTS
+        .iter()
+        .map(|(name, list)| (*name, split(list)))
+        .collect()
+});
 
 /// Reasons and purposes speak of `{he}`, the person `{P}` of the sentence.
 const CLASS_LISTS: &[(&str, &str)] = &[
@@ -284,15 +324,33 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          play outside|ask questions|run races|splash in the water|explore|make new friends|ride a bike|roll down hills|\
          listen to the rain|tell stories|swing very high|dig holes",
     ),
-    ("hands", "carefully|gently|quickly|slowly|quietly|happily|gladly|proudly|eagerly"),
-    ("voice", "softly|kindly|politely|quietly|shyly|gently|eagerly|in a [soft|kind|warm|quiet|small] voice"),
-    ("eyes", "carefully|closely|quietly|for a while|again and again|slowly"),
-    ("mood", "happily|gladly|cheerfully|merrily|with a song|side by side|for a long time"),
-    ("said", "<smile>|<voice>|in a [soft|kind|cheerful|warm|quiet|gentle] voice"),
-    ("soon", "Then|After that|Soon|A little later|Next|A few minutes later|After a while|Before long|Later that {tod}|A bit later"),
+    (
+        "hands",
+        "carefully|gently|quickly|slowly|quietly|happily|gladly|proudly|eagerly",
+    ),
+    (
+        "voice",
+        "softly|kindly|politely|quietly|shyly|gently|warmly|in a [soft|kind|warm|quiet|small] voice",
+    ),
+    (
+        "eyes",
+        "carefully|closely|quietly|for a while|again and again",
+    ),
+    (
+        "mood",
+        "happily|gladly|cheerfully|merrily|with a song|side by side|for a long time",
+    ),
+    (
+        "said",
+        "<smile>|<voice>|in a [soft|kind|cheerful|warm|quiet|gentle] voice",
+    ),
+    (
+        "soon",
+        "Then|After that|Soon|A little later|Next|A few minutes later|After a while|Before long|Later that {tod}|A bit later",
+    ),
     (
         "happy",
-        "happy|glad|thrilled|delighted|excited|pleased|very happy|so glad",
+        "happy|glad|thrilled|delighted|excited|pleased|cheerful|overjoyed",
     ),
     (
         "smile",
@@ -321,6 +379,17 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          so that everyone could see it|because {he} was cleaning up|and then forgot to tell anyone|to keep it out of the sun",
     ),
     (
+        "order",
+        "because {he} liked things to be [neat|tidy|in order]|because {he} thought it belonged there|because it was in the way|\
+         so that it would not get [lost|dirty|wet|broken]|so that everyone could see it|to keep it [dry|clean|safe]|\
+         because {he} thought [someone|somebody] might step on it|where it looked [nice|good|just right]|\
+         because that was its place|because {he} wanted to sweep the floor|so that it would be easy to find",
+    ),
+    (
+        "coat",
+        "fat|gray|small|sleepy|old|brown|quiet|black|white|young",
+    ),
+    (
         "loved",
         "it made {him} laugh|it was so much fun|it had come all the way from the city|it reminded {him} of the sea|\
          it was the nicest thing {he} owned|nobody else had one like it|it was a birthday present|{his} grandma had made it|\
@@ -328,10 +397,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          it was older than {he} was|{he} had saved up for it|it always cheered {him} up|it had belonged to {his} grandpa|\
          it was perfect for {his} games|it made every day feel like a party|{he} had wanted one for a long, long time",
     ),
-    (
-        "badly",
-        "sad|upset|worried|gloomy|lonely|unhappy",
-    ),
+    ("badly", "sad|upset|unhappy|gloomy|glum|miserable"),
     (
         "trouble",
         "{he} had fallen off {his} [bike|scooter|swing]|nobody wanted to play with {him}|{his} [tower|paper house|block house] had fallen down|\
@@ -351,12 +417,12 @@ const CLASS_LISTS: &[(&str, &str)] = &[
     ),
     (
         "tool",
-        "glue|tape|string|wire|a needle and thread|a small nail|a drop of paste|a strong ribbon|a bit of clay|a rubber band|\
+        "some glue|some tape|some string|some wire|a needle and thread|a small nail|a drop of paste|a strong ribbon|a bit of clay|a rubber band|\
          a wooden peg|a new screw|a paper clip",
     ),
     (
         "dream",
-        "[flying|sailing|floating|riding|walking] [over|past|around|through] [the clouds|the mountains|a sea of flowers|the moon|a friendly whale|\
+        "[flying|floating|sailing] [over|past|around] [the clouds|the mountains|a sea of flowers|the moon|a friendly whale|\
          candy hills|a castle|the stars|a quiet lake|a land of giants|a rainbow|warm islands]|\
          [dancing|singing|laughing|playing] [bears|mice|owls|frogs|rabbits|dragons|penguins]|\
          a [giant|tiny|golden|sleepy|singing|magic] [cake|boat|train|garden|tree|star|pony]",
@@ -364,7 +430,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
     (
         "nature",
         "birds [sang|chirped|hopped] in the [trees|bushes|branches]|bees [buzzed|hummed] [from flower to flower|in the warm air|around the roses]|\
-         butterflies [danced|floated] [over the flowers|in the air|past the window]|a soft breeze [moved|tickled] the [leaves|grass|flowers]|\
+         butterflies [danced|floated] [over the flowers|in the air|in the sunlight]|a soft breeze [moved|tickled] the [leaves|grass|flowers]|\
          the [grass|air|world|whole town] smelled [fresh|sweet|clean|of flowers]|the sky was [clear and blue|as blue as the sea]|\
          [squirrels|rabbits|lizards] [ran|played|rested] in the [grass|sunshine]|the [clouds|shadows] looked like [sheep|boats|castles|whales]",
     ),
@@ -397,10 +463,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
         "near the [sea|river|hills|forest|bridge|lake|mill]|by the [sea|river|lake|woods]|at the edge of [town|the woods|a wide field]|\
          on top of a [green|windy|round] hill|behind the [church|school|market|station]|not far from the [sea|farm|river]",
     ),
-    (
-        "hello",
-        "Hello|Hi|Good {tod}|Hi there|Hello there|Hey",
-    ),
+    ("hello", "Hello|Hi|Good {tod}|Hi there|Hello there|Hey"),
     (
         "thanks",
         "Thank you|Thank you so much|Oh, thank you|Thanks a lot|Many thanks|Thank you very much|Wow, thank you",
@@ -414,10 +477,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
         "welcome",
         "You are welcome|It was nothing|I am [glad|happy] to help|That is what friends are for|Any time|I was happy to do it|Do not worry about it",
     ),
-    (
-        "cry",
-        "Oh no|Oh dear|Oh my|Uh-oh|What a shame|Goodness",
-    ),
+    ("cry", "Oh no|Oh dear|Oh my|Uh-oh|What a shame|Goodness"),
     (
         "move",
         "walked|ran|skipped|hopped|hurried|marched|strolled|wandered|tiptoed|raced",

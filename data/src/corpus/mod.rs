@@ -6,6 +6,7 @@
 //! a spot when that combination is held out ([`is_held_out`]), and never use an unseen phrasing ([`unseen_marks`]).
 //! Answers are single names, spots, numbers and short clauses, which both splits use.
 
+mod beats;
 mod grammar;
 mod lexicon;
 mod phrases;
@@ -13,6 +14,7 @@ mod preferences;
 mod questions;
 mod scenes;
 mod story;
+mod wording;
 mod world;
 
 pub use questions::QuestionKind;
@@ -43,6 +45,8 @@ pub enum Phrasing {
 pub struct Story {
     /// The story, one paragraph per line, without a newline at the end.
     pub text: String,
+    /// The names of everybody in the text.
+    pub people: Vec<&'static str>,
     /// What happens, in order.
     pub events: Vec<Event>,
     /// Up to four questions of different kinds.
@@ -98,7 +102,7 @@ pub fn prompt(text: &str, question: &str) -> String {
     format!("{text}\n\n{question}")
 }
 
-/// Words of which every story of unseen phrasing has one, and no training document has any.
+/// Words of which each story of unseen phrasing has some, in its text or its questions, and no training document any.
 #[must_use]
 pub fn unseen_marks() -> &'static [&'static str] {
     phrases::UNSEEN_MARKS
@@ -114,7 +118,9 @@ pub fn story(seed: u64, index: u64, split: Split) -> Story {
     };
     let mut rng = fornax_base::rng::rng(seed, index, purpose);
     loop {
-        let Some(mut teller) = Teller::cast(&mut rng, split, phrasing) else { continue };
+        let Some(mut teller) = Teller::cast(&mut rng, split, phrasing) else {
+            continue;
+        };
         if teller.whole().is_none() {
             continue;
         }
@@ -123,7 +129,14 @@ pub fn story(seed: u64, index: u64, split: Split) -> Story {
             continue;
         }
         let preferences = preferences::preferences(&mut teller, &questions);
-        return Story { text: teller.text, events: teller.events, questions, preferences, phrasing };
+        return Story {
+            people: teller.people(),
+            text: teller.text,
+            events: teller.events,
+            questions,
+            preferences,
+            phrasing,
+        };
     }
 }
 
@@ -142,7 +155,9 @@ pub fn documents(seed: u64, split: Split, bytes: usize) -> impl Iterator<Item = 
         let story = story(seed, index, split);
         let mut document = story.text;
         if index % 8 == 7 {
-            let Question { question, answer, .. } = &story.questions[0];
+            let Question {
+                question, answer, ..
+            } = &story.questions[0];
             document.push_str(&format!("\n\nQuestion: {question}\nAnswer: {answer}"));
         }
         written += document.len();

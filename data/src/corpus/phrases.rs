@@ -5,7 +5,7 @@
 //! Lists named `UNSEEN` are for held-out stories alone; each of their templates holds one of `UNSEEN_MARKS`.
 
 /// Words that tell an unseen phrasing: no training document contains one.
-pub(super) const UNSEEN_MARKS: &[&str] = &["ended up", "handed over", "Can you tell me"];
+pub(super) const UNSEEN_MARKS: &[&str] = &["ended up", "handed over", "you tell me"];
 
 pub(super) const INTRO: &[&str] = &[
     "Once upon a time, there was a <trait> {kind} named {P} who [loved|liked] to <love>.",
@@ -58,7 +58,7 @@ pub(super) const SET_CLOUDY: &[&str] = &[
 ];
 
 pub(super) const FRIEND: &[&str] = &[
-    "{P}'s {rel} {Q} was [there|{inside}], too, [playing <game>|eating <food>|humming a [little|merry|silly] tune|looking at the clouds].",
+    "{P}'s {rel} {Q} was [there|{inside}], too, [playing <game>|eating <food>|humming a [little|merry|silly] tune|smiling at everyone].",
     "{Q}, {P}'s {rel}, came to [visit|play|help|say hello] that {tod}.",
     "{N} was with {his} {rel} {Q}, and they had just played <game>.",
     "{his} {rel} {Q}, who was very <trait>, [came along|joined {him}|was there as well].",
@@ -67,11 +67,11 @@ pub(super) const FRIEND: &[&str] = &[
 ];
 
 pub(super) const FRIEND_PLACE: &[&str] = &[
-    "That {tod}, {P} was {inside} with {his} {rel} {Q}.",
-    "One {weather} {tod}, {P} and {his} {rel} {Q} were {inside}.",
-    "{P} and {his} {rel} {Q} wanted to spend the {tod} {inside}.",
-    "{P}'s {rel} {Q} was very <trait>, and one {tod} the two of them met {inside}.",
-    "One {tod}, {P} met {his} {rel} {Q} {inside}, and they played <game>.",
+    "{when} {tod}, {P} was {inside} with {his} {rel} {Q}.",
+    "{when} {tod}, {P} and {his} {rel} {Q} were [together ||both ]{inside}.",
+    "{when} {tod}, {P} went to meet {his} {rel} {Q} {inside}.",
+    "{P}'s {rel} {Q} was very <trait>, and {when} {tod} the two of them met {inside}.",
+    "{when} {tod}, {P} met {his} {rel} {Q} {inside}, and they played <game>.",
 ];
 
 pub(super) const THIRD_AGAIN: &[&str] = &[
@@ -92,15 +92,15 @@ pub(super) const HAS: &[&str] = &[
     "Of all {his} things, {P} liked {his} {T} best because <loved>.",
     "{P} had brought a {T} [to show {his} friends|to play with|from home], and {he} loved it because <loved>.",
     "In {his} [arms|hands] {P} carried a {T} that had been a present from {his} [aunt|uncle|cousin|teacher].",
-    "{N} had a {T}, and {he} [looked at it|played with it|cleaned it] every [day|morning|evening] because <loved>.",
+    "{N} had a {T}, and {he} [looked at it|played with it|took care of it] every [day|morning|evening] because <loved>.",
     "{P} was very proud of {his} {T} because <loved>.",
 ];
 
 pub(super) const FIND: &[&str] = &[
-    "<soon>, {P} saw a {T} {S} and picked it up <hands>.",
+    "[Then|Soon|Suddenly|All at once|A moment later], {P} saw a {T} {S} and picked it up <hands>.",
     "A {T} lay {S}, and {P} picked it up <hands> [to look at it|and turned it around|and smiled].",
     "{P} was playing <game> when {he} found a {T} {S} and picked it up.",
-    "<soon>, {P} noticed a {T} {S}, and {he} <hands> took it.",
+    "[Then|Soon|Suddenly|All at once|A moment later], {P} noticed a {T} {S}, and {he} <hands> took it.",
     "{N} was about to go and eat <food> when {he} saw a {T} {S} and picked it up.",
 ];
 
@@ -111,72 +111,72 @@ pub(super) const LIES: &[&str] = &[
 ];
 
 pub(super) const PUT: &[&str] = &[
-    "<soon>, {P} put the {T} {S} <keep>.",
-    "{P} put the {T} {S} <keep>.",
-    "{P} <hands> put the {T} {S} <keep>.",
-    "<soon>, {P} left the {T} {S} <keep>.",
-    "{P} <hands> laid the {T} {S} <keep>.",
-    "<soon>, {N} placed the {T} {S} <keep>.",
-    "\"I will leave my {T} here,\" said {P}, and {he} put it {S} <keep>.",
+    "<soon>, {P} put the {t} {S} <keep>.",
+    "{P} put the {t} {S} <keep>.",
+    "{P} <hands> put the {t} {S} <keep>.",
+    "<soon>, {P} left the {t} {S} <keep>.",
+    "{P} <hands> laid the {t} {S} <keep>.",
+    "<soon>, {N} placed the {t} {S} <keep>.",
+    "\"I will leave my {t} here,\" said {P}, and {he} put it {S} <keep>.",
 ];
 pub(super) const PUT_UNSEEN: &[&str] = &[
-    "<soon>, the {T} that {P} was carrying ended up {S} <keep>.",
-    "Thanks to {P}, the {T} ended up {S} <keep>.",
+    "<soon>, the {t} that {P} was carrying ended up {S} <order>.",
+    "Thanks to {P}, the {t} ended up {S} <order>.",
 ];
 
 pub(super) const MOVE: &[&str] = &[
-    "While {R} was away, {P} took the {T} that was {O} and put it {S} <tidy>.",
-    "But {P} came along, picked up the {T} that lay {O}, and <hands> put it {S} <tidy>.",
-    "When {R} was not looking, {P} picked up the {T} and put it {S} <tidy>.",
-    "A little later, {P} found the {T} {O} and put it {S} <tidy>.",
-    "{P} saw the {T} {O}, so {he} picked it up and put it {S} <tidy>.",
+    "While {R} was away, {P} took the {t} that was {O} and put it {S} <tidy>.",
+    "But {P} came along, picked up the {t} that lay {O}, and <hands> put it {S} <tidy>.",
+    "When {R} was not looking, {P} picked up the {t} and put it {S} <tidy>.",
+    "A little later, {P} found the {t} {O} and put it {S} <tidy>.",
+    "{P} saw the {t} {O}, so {he} picked it up and put it {S} <tidy>.",
 ];
 pub(super) const MOVE_UNSEEN: &[&str] = &[
-    "{P} picked up the {T} that was {O}, and it ended up {S} <tidy>.",
-    "While {R} was away, {P} took the {T}, and it ended up {S} <tidy>.",
+    "{P} picked up the {t} that was {O}, and it ended up {S} <order>.",
+    "While {R} was away, {P} took the {t}, and it ended up {S} <order>.",
 ];
 
 pub(super) const GIVE: &[&str] = &[
-    "<soon>, {P} gave the {T} to {Q} <smile>.",
-    "\"This {T} is for you,\" said {P}, and {he} gave it to {Q} <smile>.",
-    "{P} thought for a moment and then gave {Q} the {T} <smile>.",
-    "{P} held out the {T} <smile>, and {Q} took it <hands>.",
-    "\"You can have my {T}, {Q},\" said {P}, and {he} gave it to {qhim} <hands>.",
-    "So {P} gave {Q} the {T} [and a big hug|and a pat on the back|<smile>].",
+    "<soon>, {P} gave the {t} to {Q} <smile>.",
+    "\"This {t} is for you,\" said {P}, and {he} gave it to {Q} <smile>.",
+    "{P} thought for a moment and then gave {Q} the {t} <smile>.",
+    "{P} held out the {t} <smile>, and {Q} took it <hands>.",
+    "\"You can have my {t}, {Q},\" said {P}, and {he} gave it to {qhim} <hands>.",
+    "So {P} gave {Q} the {t} [and a big hug|and a pat on the back|<smile>].",
 ];
 pub(super) const GIVE_UNSEEN: &[&str] = &[
-    "<soon>, {P} handed over the {T} to {Q} <smile>.",
-    "Then the {T} was handed over to {Q} by {P} <smile>.",
+    "<soon>, {P} handed over the {t} to {Q} <smile>.",
+    "Then the {t} was handed over to {Q} by {P}, who was [very|so] <happy>.",
 ];
 pub(super) const GIVE_BACK: &[&str] = &[
-    "\"Here is your {T},\" said {P}, and {he} gave it back to {Q} <smile>.",
-    "{P} gave the {T} back to {Q} <smile>.",
-    "<soon>, {P} gave {Q} the {T} back <hands>.",
+    "\"Here is your {t},\" said {P}, and {he} gave it back to {Q} <smile>.",
+    "{P} gave the {t} back to {Q} <smile>.",
+    "<soon>, {P} gave {Q} the {t} back <hands>.",
 ];
 
 pub(super) const TAKE: &[&str] = &[
-    "{P} went to look, and there it was {S}, so {he} picked up the {T} <hands>.",
-    "{N} ran over, saw the {T} {S}, and picked it up <hands>.",
-    "The {T} was {S}, just as {Q} had said, and {P} took it <hands>.",
-    "{P} found the {T} {S} and hugged it <hands>.",
+    "{P} went to look, and there it was {S}, so {he} picked up the {t} <hands>.",
+    "{N} ran over, saw the {t} {S}, and picked it up <hands>.",
+    "The {t} was {S}, just as {Q} had said, and {P} took it <hands>.",
+    "{P} found the {t} {S} and hugged it <hands>.",
 ];
 pub(super) const TAKE_PLAIN: &[&str] = &[
-    "{P} found the {T} {S} and picked it up <hands>.",
-    "{N} <move> over to the {T} {S} and picked it up.",
-    "<soon>, {P} saw the {T} {S} and took it <hands>.",
+    "{P} found the {t} {S} and picked it up <hands>.",
+    "{N} <move> over to the {t} {S} and picked it up.",
+    "<soon>, {P} saw the {t} {S} and took it <hands>.",
 ];
 
 pub(super) const SEEK: &[&str] = &[
-    "{P} looked {S}, but the {T} was not there.",
-    "When {P} came back for the {T}, {he} looked {S}, but it was gone.",
-    "\"Where is my {T}?\" asked {P} when {he} looked {S} and it was not there.",
-    "{N} looked <eyes> {S} for the {T}, but {he} could not see it.",
+    "{P} looked {S}, but the {t} was not there.",
+    "When {P} came back for the {t}, {he} looked {S}, but it was gone.",
+    "\"Where is my {t}?\" asked {P} when {he} looked {S} and it was not there.",
+    "{N} looked <eyes> {S} for the {t}, but {he} could not see it.",
 ];
 pub(super) const SEEK_GAME: &[&str] = &[
-    "{P} looked {S}, but the {T} was not there.",
-    "{N} ran to look {S}, but there was no {T}.",
-    "\"Is the {T} {S}?\" asked {P}, but it was not.",
-    "{P} <eyes> searched {S}, but {he} did not find the {T}.",
+    "{P} looked {S}, but the {t} was not there.",
+    "{N} ran to look {S}, but there was no {t}.",
+    "\"Is the {t} {S}?\" asked {P}, but it was not.",
+    "{P} [carefully|quickly|slowly|quietly] searched {S}, but {he} did not find the {t}.",
 ];
 
 pub(super) const FEEL_BAD: &[&str] = &[
@@ -194,28 +194,28 @@ pub(super) const WHAT_IS_WRONG: &[&str] = &[
 ];
 pub(super) const CHEERED: &[&str] = &[
     "{Q} [smiled|laughed|stopped crying] and was <happy> again, because {P} was such a [good|kind|dear|true] friend.",
-    "\"<thanks> for the {T}, {P},\" said {Q} <said>.",
+    "\"<thanks> for the {t}, {P},\" said {Q} <said>.",
     "That made {Q} so <happy> that {qhe} [danced|jumped up and down|sang a song|spun around|hugged {P}].",
-    "{Q} looked at the {T} and felt [much|a lot|a little] better.",
+    "{Q} looked at the {t} and felt [much|a lot|a little] better.",
 ];
 
 pub(super) const ASK_WHERE: &[&str] = &[
-    "\"<hello>, {Q}, have you seen my {T}?\" asked {P}.",
-    "{P} <move> to {Q} and asked [about|for] the {T}.",
-    "\"<cry>, I cannot find my {T},\" {P} told {Q}.",
-    "\"Please help me look for my {T}, {Q},\" said {P}.",
+    "\"<hello>, {Q}, have you seen my {t}?\" asked {P}.",
+    "{P} <move> to {Q} and asked [about|for] the {t}.",
+    "\"<cry>, I cannot find my {t},\" {P} told {Q}.",
+    "\"Please help me look for my {t}, {Q},\" said {P}.",
 ];
 pub(super) const TELL_WHERE: &[&str] = &[
-    "\"Do not worry, I put the {T} {S},\" said {P} <said>.",
-    "\"Sorry, I moved the {T}, and now it is {S},\" said {P} <voice>.",
-    "{P} told {Q} that the {T} was {S}.",
-    "\"I remember, the {T} is {S},\" {P} answered <said>.",
+    "\"Do not worry, I put the {t} {S},\" said {P} <said>.",
+    "\"Sorry, I moved the {t}, and now it is {S},\" said {P} <voice>.",
+    "{P} told {Q} that the {t} was {S}.",
+    "\"I remember, the {t} is {S},\" {P} answered <said>.",
 ];
 pub(super) const RELIEF: &[&str] = &[
-    "{P} was so <happy> to have the {T} back that {he} [danced|sang|jumped for joy|hugged {Q}|laughed out loud].",
-    "\"<thanks>, {Q}, I missed my {T},\" said {P} <said>.",
-    "{P} hugged {Q} and promised to [share|take better care of] the {T}.",
-    "\"<welcome>, {P},\" said {Q}, and they both looked at the {T} <hands>.",
+    "{P} was so <happy> to have the {t} back that {he} [danced|sang|jumped for joy|hugged {Q}|laughed out loud].",
+    "\"<thanks>, {Q}, I missed my {t},\" said {P} <said>.",
+    "{P} hugged {Q} and promised to [share|take better care of] the {t}.",
+    "\"<welcome>, {P},\" said {Q}, and they both looked at the {t} <eyes>.",
 ];
 
 pub(super) const COUNT: &[&str] = &[
@@ -234,7 +234,7 @@ pub(super) const GAIN_PICKED: &[&str] = &[
     "A [nice|kind|friendly|cheerful] farmer gave {P} {n} more {item_s}.",
 ];
 pub(super) const GAIN_BAKED: &[&str] = &[
-    "<soon>, {P} baked {n} more {item_s}[| <hands>| in the hot oven| with honey on top].",
+    "<soon>, {P} baked {n} more {item_s}[| for everyone| in the hot oven| with honey on top].",
     "A [nice|kind|friendly|cheerful] baker gave {P} {n} more {item_s}.",
     "{N} got {n} more {item_s} from {his} [aunt|uncle|neighbor|cousin], who [loved|liked] to bake.",
 ];
@@ -249,7 +249,7 @@ pub(super) const NOW_TOTAL: &[&str] = &[
     "That made {nI}, and {P} was <happy>.",
 ];
 pub(super) const LOSE_EAT: &[&str] = &[
-    "{P} was hungry, so {he} ate {n} of the {items} <hands>.",
+    "{P} was hungry, so {he} ate {n} of the {items} [quickly|slowly|happily|right away].",
     "<soon>, {N} ate {n} of {his} {items}, and {it_they} tasted [sweet|wonderful|very good|great].",
 ];
 pub(super) const LOSE_DROP: &[&str] = &[
@@ -265,46 +265,52 @@ pub(super) const SHARE_ONE: &[&str] = &[
     "{P} gave one of {his} {items} to {Q} <smile>.",
     "\"This one is for you, {Q},\" said {P}, and {he} gave {qhim} one of {his} {items} <hands>.",
 ];
-pub(super) const LEFT: &[&str] = &["Now {P} had {nI} left.", "{P} still had {nI}, and that was enough.", "So {P} had {nI} left[| for later| to take home]."];
+pub(super) const LEFT: &[&str] = &[
+    "Now {P} had {nI} left.",
+    "{P} still had {nI}, and that was enough.",
+    "So {P} had {nI} left[| for later| to take home].",
+];
 
 pub(super) const ADMIRE: &[&str] = &[
-    "\"What a nice {T},\" said {P}, looking at {Q} <said>.",
-    "{P} liked {Q}'s {T} and wished {he} had one, too.",
-    "\"I wish I had a {T} like yours, {Q},\" said {P} <voice>.",
-    "{P} could not stop looking at the {T} that {Q} had.",
+    "\"What a nice {t},\" said {P} <said>, looking at {Q}.",
+    "{P} liked {Q}'s {t} and wished {he} had one, too.",
+    "\"I wish I had a {t} like yours, {Q},\" said {P} <voice>.",
+    "{P} could not stop looking at the {t} that {Q} had.",
 ];
 pub(super) const OFFER: &[&str] = &[
-    "\"Shall we trade, {Q}, my {T} for your {U}?\" asked {P} <voice>.",
-    "\"I will give you my {T} if you give me your {U},\" {P} said to {Q}.",
-    "{P} asked {Q} to swap the {U} for the {T}.",
+    "\"Shall we trade, {Q}, my {t} for your {U}?\" asked {P} <voice>.",
+    "\"I will give you my {t} if you give me your {U},\" {P} said to {Q}.",
+    "{P} asked {Q} to swap the {U} for the {t}.",
 ];
 pub(super) const SWAP: &[&str] = &[
     "So {P} gave the {T} to {Q}, and {Q} gave the {U} to {P} <smile>.",
     "{Q} [liked the idea|nodded|said yes], so {P} gave {qhim} the {T} and got the {U} for it.",
     "They both agreed, so {Q} took the {T} and gave {P} the {U} <hands>.",
 ];
-pub(super) const SWAP_UNSEEN: &[&str] = &["{P} handed over the {T} to {Q}, and {Q} handed over the {U} to {P} <smile>."];
+pub(super) const SWAP_UNSEEN: &[&str] =
+    &["{P} handed over the {T} to {Q}, and {Q} handed over the {U} to {P} <smile>."];
 pub(super) const BOTH_HAPPY: &[&str] = &[
-    "{P} and {Q} were both <happy> and played with the {T} and the {U} until [supper|dinner|bedtime|the sun went down].",
+    "{P} and {Q} were both <happy> and played with the {t} and the {U} until [supper|dinner|bedtime|the sun went down].",
     "\"That was a good trade, {Q},\" said {P}, and they laughed <mood>.",
     "Now {P} and {Q} each had something new, and they felt <happy>.",
 ];
 
 pub(super) const HIDE_IDEA: &[&str] = &[
-    "\"Let us play a game, {Q}, and I will hide my {T},\" said {P} <said>.",
-    "{P} told {Q} to close {qhis} eyes and not to peek at the {T}.",
-    "{P} wanted to play, so {he} asked {Q} to look for the {T}.",
+    "\"Let us play a game, {Q}, and I will hide my {t},\" said {P} <said>.",
+    "{P} told {Q} to close {qhis} eyes and not to peek at the {t}.",
+    "{P} wanted to play, so {he} asked {Q} to look for the {t}.",
 ];
 pub(super) const HIDE: &[&str] = &[
-    "While {Q} counted to {n}, {P} hid the {T} {S}.",
-    "{P} <move> around on tiptoe and <hands> hid the {T} {S}.",
-    "{Q} closed {qhis} eyes, and {P} hid the {T} {S}.",
+    "While {Q} counted to {n}, {P} hid the {t} {S}.",
+    "{P} <move> around on tiptoe and <hands> hid the {t} {S}.",
+    "{Q} closed {qhis} eyes, and {P} hid the {t} {S}.",
 ];
-pub(super) const HIDE_UNSEEN: &[&str] = &["{Q} closed {qhis} eyes, and the {T} that {P} hid ended up {S}."];
+pub(super) const HIDE_UNSEEN: &[&str] =
+    &["{Q} closed {qhis} eyes, and the {t} that {P} hid ended up {S}."];
 pub(super) const SEEK_FOUND: &[&str] = &[
-    "At last, {P} looked {S} and found the {T}.",
-    "Then {P} saw something {S}, and it was the {T}, so {he} took it <hands>.",
-    "\"I found the {T},\" cried {P}, and {he} picked it up {S}.",
+    "At last, {P} looked {S} and found the {t}.",
+    "Then {P} saw something {S}, and it was the {t}, so {he} took it <hands>.",
+    "\"I found the {t},\" cried {P}, and {he} picked it up {S}.",
 ];
 pub(super) const GAME_WON: &[&str] = &[
     "\"You are a good finder, {P},\" said {Q} <said>.",
@@ -313,61 +319,61 @@ pub(super) const GAME_WON: &[&str] = &[
 ];
 
 pub(super) const ERRAND: &[&str] = &[
-    "\"Please bring the {T} to {R}, {Q},\" said {P} <said>.",
-    "{P} asked {Q} to find the {T} and take it to {R}.",
-    "\"{R} needs the {T}, so can you carry it there, {Q}?\" asked {P}.",
+    "\"Please bring the {t} to {R}, {Q},\" said {P} <said>.",
+    "{P} asked {Q} to find the {t} and take it to {R}.",
+    "\"{R} needs the {t}, so can you carry it there, {Q}?\" asked {P}.",
 ];
 pub(super) const ON_THE_WAY: &[&str] = &[
     "On the way to {Q}, {P} [saw a [snail|frog|butterfly|rainbow|funny cloud]|met a [friendly|sleepy|noisy] [dog|cat|goose]|jumped over a puddle|sang a song about <food>|stopped to smell the flowers], but {he} did not forget {his} job.",
-    "{P} <move> all the way to {Q} and held the {T} <hands>.",
-    "It was a long way to {Q}, but {P} [did not give up|walked <hands>|kept going|whistled a tune].",
+    "{P} <move> all the way to {Q} and held the {t} [tightly|carefully|with both hands|high up].",
+    "It was a long way to {Q}, but {P} [did not give up|walked on and on|kept going|whistled a tune].",
 ];
 pub(super) const GRATEFUL: &[&str] = &[
-    "\"<thanks> for bringing the {T}, {P},\" said {Q} <said>.",
-    "{Q} was <happy> to get the {T} and offered {P} <food>.",
-    "\"You are a great helper, {P},\" said {Q}, who needed the {T} very much.",
+    "\"<thanks> for bringing the {t}, {P},\" said {Q} <said>.",
+    "{Q} was <happy> to get the {t} and offered {P} <food>.",
+    "\"You are a great helper, {P},\" said {Q}, who needed the {t} very much.",
 ];
 
 pub(super) const BREAK: &[&str] = &[
-    "Then {P} broke the {T} because {cause}.",
-    "<soon>, {P} dropped the {T}, and it broke because {cause}.",
-    "Crack went the {T}, and it was {P} who had broken it because {cause}.",
-    "But {P} broke the {T} by accident because {cause}.",
+    "Then {P} broke the {t} because {cause}.",
+    "<soon>, {P} dropped the {t}, and it broke because {cause}.",
+    "Crack went the {t}, and it was {P} who had broken it because {cause}.",
+    "But {P} broke the {t} by accident because {cause}.",
 ];
 pub(super) const SORRY: &[&str] = &[
-    "\"I am so sorry about the {T}, {Q},\" said {P} <voice>.",
-    "{P} told {Q} the truth about the {T} and said sorry <voice>.",
-    "\"<cry>, look at the {T},\" {P} said to {Q}.",
+    "\"I am so sorry about the {t}, {Q},\" said {P} <voice>.",
+    "{P} told {Q} the truth about the {t} and said sorry <voice>.",
+    "\"<cry>, look at the {t},\" {P} said to {Q}.",
 ];
 pub(super) const MEND: &[&str] = &[
-    "{P} fixed the {T} with {tool} <hands>.",
-    "\"I can fix that,\" said {P}, and {he} mended the {T} with {tool}.",
-    "{P} sat down, took {tool}, and <hands> mended the {T}.",
-    "It took a [long|little|short] while, but {P} mended the {T} with {tool}.",
+    "{P} fixed the {t} with {tool} <hands>.",
+    "\"I can fix that,\" said {P}, and {he} mended the {t} with {tool}.",
+    "{P} sat down, took {tool}, and <hands> mended the {t}.",
+    "It took a [long|little|short] while, but {P} mended the {t} with {tool}.",
 ];
 pub(super) const MENDED: &[&str] = &[
-    "\"It is as good as new, {P},\" said {Q}, and {qhe} [hugged|thanked] {him} for fixing the {T}.",
-    "{Q} was <happy> because the {T} was whole again.",
-    "\"<thanks> for mending the {T}, {P},\" said {Q} <said>.",
+    "\"It is as good as new, {P},\" said {Q}, and {qhe} [hugged|thanked] {him} for fixing the {t}.",
+    "{Q} was <happy> because the {t} was whole again.",
+    "\"<thanks> for mending the {t}, {P},\" said {Q} <said>.",
 ];
 
 pub(super) const GO: &[&str] = &[
-    "First, {P} <move> to {L} [to <love>|with an empty bag|with a song|because it was open].",
+    "First, {P} <move> to {L} [with an empty bag|with a song|with quick steps|in a good mood|to look around].",
 ];
 pub(super) const GO_NEXT: &[&str] = &[
-    "After that, {P} <move> to {L} [to look around|to rest a little|to meet a friend|with a song|<mood>].",
-    "Then {N} <move> on to {L} [to look around|to see what was new|with quick steps|<mood>].",
-    "When {he} was done there, {P} <move> to {L}[| <mood>| and waved at everyone].",
+    "After that, {P} <move> to {L} [to look around|to rest a little|to meet a friend|with a song|[happily|cheerfully|merrily|gladly]].",
+    "Then {N} <move> on to {L} [to look around|to see what was new|with quick steps|[happily|cheerfully|merrily|gladly]].",
+    "When {he} was done there, {P} <move> to {L}[| [happily|cheerfully|merrily|gladly]| and waved at everyone].",
 ];
 pub(super) const GO_LAST: &[&str] = &[
-    "Last of all, {P} <move> to {L} [<mood>|with tired feet|with a full heart|humming].",
-    "Before going home, {P} <move> to {L} [to say goodbye|<mood>|for a short rest].",
+    "Last of all, {P} <move> to {L} [[happily|cheerfully|merrily|gladly]|with tired feet|with a full heart|humming].",
+    "Before going home, {P} <move> to {L} [to say goodbye|[happily|cheerfully|merrily|gladly]|for a short rest].",
 ];
 pub(super) const SIGHTS: &[&str] = &[
     "There {he} [saw|met] [an old man who was feeding birds|a girl with a long braid|a dog with one white ear|a man who sold hot nuts|a woman who was painting a boat|a clown with big shoes|a boy on a tall bike|two cats asleep in the sun], and {P} [waved|smiled|said hello|watched for a while].",
     "{P} [drank|bought] [some cold water|a cup of juice|a glass of lemonade] and watched how <nature>.",
     "{P} played <game> with [the other children|a new friend|some ducks|a small dog] and got [very|a bit|quite] tired.",
-    "There was so much to see that {P} [forgot the time|sat down on the ground|ran from one end to the other], for <nature>.",
+    "{P} [rested|sat down|stood still|waited] for a [while|moment|minute], and <nature>.",
 ];
 pub(super) const SIGHTS_IN: &[&str] = &[
     "There {he} [saw|met] [an old man with round glasses|a girl with a long braid|a boy with a broken arm|a tall woman who knew everything|a baby in a red wagon|a teacher with a loud laugh], and {P} [waved|smiled|said hello|listened for a while].",
@@ -381,7 +387,7 @@ pub(super) const GOODBYE: &[&str] = &[
 ];
 pub(super) const WANT_ITEMS: &[&str] = &[
     "{N} wanted to [bring|give|show] some {items} to {his} [grandma|teacher|aunt|mother|new neighbor].",
-    "\"I need some {items} for [a party|a pie|a picnic|my collection|a surprise],\" said {P} <said>.",
+    "\"I need some {items} for [a party|a game|a picnic|my friends|a surprise],\" said {P} <said>.",
     "It was a good {tod} to get some {items}, thought {P}, who was hungry for [fun|adventure].",
     "{P} loved {items} more than anything, and so did {Q}.",
     "{P} and {Q} were going to [share some {items}|make a picture with {items}|play shop with {items}].",
@@ -398,19 +404,38 @@ pub(super) const CLEAN: &[&str] = &[
 ];
 
 pub(super) const PET_SAD: &[&str] = &[
-    "The {T} was all alone and [shivered a little|made a sad little sound|looked for its home|seemed very hungry], so {P} [stroked it <hands>|talked to it <hands>|gave it [some milk|a crumb of bread|a bit of apple|a drink of water]].",
-    "\"You must be lost, little one,\" {P} said <hands> to the {T}.",
-    "The {T} looked up at {P} and [blinked|yawned|sneezed|shook its ears], so {he} held it <hands>.",
+    "The {t} was all alone and [shivered a little|made a sad little sound|looked for its home|seemed very hungry], so {P} [stroked it gently|talked to it <voice>|gave it [some milk|a crumb of bread|a bit of apple|a drink of water]].",
+    "\"You must be lost, little one,\" {P} said <voice> to the {t}.",
+    "The {t} looked up at {P} and [blinked|yawned|sneezed|shook its ears], so {he} held it [close|tightly|gently|carefully].",
 ];
 pub(super) const PET_ASK: &[&str] = &[
-    "\"Is this {T} yours, {Q}?\" asked {P}, but {Q} shook {qhis} head.",
-    "{P} asked {Q} about the {T}, but it was not {qhers}.",
-    "\"I have never seen that {T} before, {P},\" said {Q} <voice>.",
+    "\"Is this {t} yours, {Q}?\" asked {P}, but {Q} shook {qhis} head.",
+    "{P} asked {Q} about the {t}, but it was not {qhers}.",
+    "\"I have never seen that {t} before, {P},\" said {Q} <voice>.",
 ];
 pub(super) const PET_OWNER: &[&str] = &[
-    "Then they heard {P} calling [sadly|loudly|with tears in {his} eyes] for {his} {T}.",
-    "\"That is my {T},\" cried {P}, who had looked for it [all day|everywhere|since breakfast].",
-    "At last, they met {P}, who had been searching for {his} {T} [all day|everywhere|since breakfast].",
+    "Then they heard {P} calling [sadly|loudly|with tears in {his} eyes] for {his} {t}.",
+    "\"That is my {t},\" cried {P}, who had looked for it [all day|everywhere|since breakfast].",
+    "At last, they met {P}, who had been searching for {his} {t} [all day|everywhere|since breakfast].",
+];
+
+pub(super) const RESTS: &[&str] = &[
+    "All the while, a <coat> {animal} [slept|sat|rested|lay] {S}.",
+    "A <coat> {animal} was [sleeping|sitting|resting|hiding] {S} and did not [move|mind|look up|make a sound].",
+    "Nobody saw the <coat> {animal} that [slept|sat|rested|hid] {S}.",
+    "\"Look, there is a <coat> {animal} {S},\" said {P} <voice>.",
+    "{P} waved to a <coat> {animal} that [sat|slept|rested] {S}.",
+];
+pub(super) const LATER: &[&str] = &[
+    "The next day, they told {P}, a <trait> {kind}, all about it.",
+    "Even {P}, a <trait> {kind}, heard about it [the next day|a week later|that evening] and [laughed|clapped|smiled|wanted to hear more].",
+    "\"I wish I had been there,\" said {P}, a <trait> {kind}, when {he} heard the story [the next day|that evening].",
+];
+pub(super) const LATER_KNOWN: &[&str] = &[
+    "The next day, they [talked about it|played <game>|ate <food>] with {P}.",
+    "And {P} [told everyone about it|hummed a [happy|little|soft|new] song|smiled all the time] on the way home.",
+    "{P} never forgot that {tod}, either.",
+    "\"That was [fun|a fine {tod}|something new],\" said {P} <said>.",
 ];
 
 pub(super) const CLOSE: &[&str] = &[
@@ -423,59 +448,69 @@ pub(super) const CLOSE: &[&str] = &[
     "{P} never forgot that <lesson>.",
     "And so {P} and {Q} went home for <food>, <happy> and a little tired.",
     "{P} went to bed that night feeling <happy>, and {he} dreamed of <dream>.",
-    "They all lived [happily|merrily|in peace] <near>, and {P} still liked to <love>.",
+    "They lived [happily|merrily|in peace] ever after, and {P} still loved to <love>.",
     "After that day, {P} and {Q} were [the best of friends|closer than ever|always kind to each other], and they often played <game>.",
     "{P} told {his} [mother|father|grandma|family] everything over <food>, and they were [so|very] [happy|glad] for {him}.",
 ];
 
 pub(super) const LEFT_THERE: &[&str] = &[
-    "{P} was <happy> to hear it and left the {T} where it was.",
-    "\"Then the {T} can stay there, {Q},\" said {P} <said>.",
+    "{P} was <happy> to hear it and left the {t} where it was.",
+    "\"Then the {t} can stay there, {Q},\" said {P} <said>.",
 ];
 pub(super) const GAVE_UP: &[&str] = &[
-    "\"I give up, {Q}, where is the {T}?\" asked {P}, but {Q} only laughed <mood>.",
-    "{P} never found the {T}, and {Q} [kept the secret|won the game|was <happy>].",
+    "\"I give up, {Q}, where is the {t}?\" asked {P}, but {Q} only [laughed|smiled|winked].",
+    "{P} never found the {t}, and {Q} [kept the secret|won the game|was <happy>].",
 ];
 pub(super) const TIDY: &[&str] = &[
-    "{P} took the {T} and put it {S} <tidy>.",
-    "{P} <hands> picked up the {T} and put it {S} <tidy>.",
-    "So {P} carried the {T} away and left it {S} <tidy>.",
-    "\"That does not belong there,\" said {P}, and {he} put the {T} {S}.",
+    "{P} took the {t} and put it {S} <order>.",
+    "{P} <hands> picked up the {t} and put it {S} <order>.",
+    "So {P} carried the {t} away and left it {S} <order>.",
+    "\"That does not belong there,\" said {P}, and {he} put the {t} {S}.",
 ];
-pub(super) const TIDY_UNSEEN: &[&str] = &["{P} picked up the {T}, and it ended up {S} <tidy>."];
+pub(super) const TIDY_UNSEEN: &[&str] = &["{P} picked up the {t}, and it ended up {S} <order>."];
 pub(super) const PET_HOME: &[&str] = &[
-    "{Q} hugged the {T} and thanked {P} [again and again|<mood>|with all {qhis} heart].",
-    "\"I was so worried about my {T}, {P},\" said {Q} <said>.",
-    "{Q} was <happy> to have the {T} back and would not let it go.",
+    "{Q} hugged the {t} and thanked {P} [again and again|[many times|over and over]|with all {qhis} heart].",
+    "\"I was so worried about my {t}, {P},\" said {Q} <said>.",
+    "{Q} was <happy> to have the {t} back and would not let it go.",
 ];
 pub(super) const LEND: &[&str] = &[
-    "\"You may play with the {T}, {Q},\" said {P}, and {he} gave it to {qhim} <smile>.",
-    "{Q} wanted to try the {T}, so {P} gave it to {qhim} <hands>.",
-    "<soon>, {P} let {Q} have a turn and gave {qhim} the {T} <smile>.",
+    "\"You may play with the {t}, {Q},\" said {P}, and {he} gave it to {qhim} <smile>.",
+    "{Q} wanted to try the {t}, so {P} gave it to {qhim} <hands>.",
+    "<soon>, {P} let {Q} have a turn and gave {qhim} the {t} <smile>.",
 ];
 pub(super) const DELIVER: &[&str] = &[
-    "\"Here is the {T} that you need,\" said {P}, and {he} gave it to {Q} <smile>.",
-    "When {P} arrived, {he} gave the {T} to {Q} <smile>.",
-    "{P} found {Q} at last and gave {qhim} the {T} <hands>.",
+    "\"Here is the {t} that you need,\" said {P}, and {he} gave it to {Q} <smile>.",
+    "When {P} arrived, {he} gave the {t} to {Q} <smile>.",
+    "{P} found {Q} at last and gave {qhim} the {t} <hands>.",
 ];
 pub(super) const GIVE_REWARD: &[&str] = &[
-    "To say thank you, {P} gave {Q} the {T} <smile>.",
-    "\"You were so kind to me that I want you to have my {T},\" said {P}, and {he} gave it to {Q} <hands>.",
-    "{P} gave {Q} the {T} as a thank-you present <smile>.",
-    "\"Now I have something for you, {Q},\" said {P}, and {he} gave {qhim} the {T} <smile>.",
+    "To say thank you, {P} gave {Q} the {t} <smile>.",
+    "\"You were so kind to me that I want you to have my {t},\" said {P}, and {he} gave it to {Q} <hands>.",
+    "{P} gave {Q} the {t} as a thank-you present <smile>.",
+    "\"Now I have something for you, {Q},\" said {P}, and {he} gave {qhim} the {t} <smile>.",
 ];
 pub(super) const GIVE_TO_MEND: &[&str] = &[
-    "\"Can you mend the {T}, {Q}?\" asked {P}, and {he} gave it to {qhim} <voice>.",
-    "{P} gave the broken {T} to {Q} and asked for help <voice>.",
+    "\"Can you mend the {t}, {Q}?\" asked {P}, and {he} gave it to {qhim} <voice>.",
+    "{P} gave the broken {t} to {Q} and asked for help <voice>.",
 ];
 pub(super) const GIVE_PET: &[&str] = &[
-    "<soon>, {P} gave the {T} to {Q} <smile>.",
-    "{P} put the {T} into {Q}'s arms <hands>, for it belonged to {qhim}.",
-    "So {P} <hands> gave the {T} back to {Q}.",
+    "<soon>, {P} gave the {t} to {Q} <smile>.",
+    "{P} put the {t} into {Q}'s arms <hands>, for it belonged to {qhim}.",
+    "So {P} <hands> gave the {t} back to {Q}.",
 ];
 
-/// The line with its leading letter as a capital.
-pub(super) fn sentence_case(line: &str) -> String {
-    let mut letters = line.chars();
-    letters.next().map(|letter| letter.to_ascii_uppercase()).into_iter().chain(letters).collect()
-}
+pub(super) const FAREWELL: &[&str] = &[
+    "\"This was the best {tod} of the [week|month|year], {Q},\" said {P} <said>.",
+    "\"I hope we can play <game> again [tomorrow|soon], {Q},\" said {P} <said>.",
+    "{P} gave {Q} a big hug [that lasted a long time|before they said goodbye|and a kiss on the nose|and did not want to let go].",
+    "{P} [smiled|laughed] and asked {Q} to play <game> [tomorrow|the next day|once more].",
+    "And {P} was [very|so] <happy> to have a friend like {Q}.",
+    "{P} and {Q} were friends [for a long, long time|forever|from then on], and they often played <game>.",
+];
+
+pub(super) const THANKFUL: &[&str] = &[
+    "\"<thanks> for the {t}, {P},\" said {Q} <said>.",
+    "That made {Q} so <happy> that {qhe} [danced|jumped up and down|sang a song|spun around|hugged {P}].",
+    "{Q} was <happy> and showed the {t} to everyone.",
+    "{Q} had always wanted a {t}, so {qhe} was very <happy>.",
+];

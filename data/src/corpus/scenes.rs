@@ -1,14 +1,16 @@
 //! The plots: what happens in a story, in which order, and which sentences tell it.
 
+use super::beats::*;
 use super::grammar::pick;
-use super::lexicon::{self, Item, NUMBERS, Source};
-use super::phrases::{self as say, *};
-use super::story::{Person, Teller, thing};
+use super::lexicon;
+use super::phrases::*;
+use super::story::{Teller, thing};
 use super::world::{Fact, Thing};
 
 /// The plots a story may have.
-pub(super) const PLOTS: &[fn(&mut Teller<'_>) -> Option<()>] =
-    &[lost, gift, sums, trade, hiding, errand, mending, outing, tidying, stray_pet];
+pub(super) const PLOTS: &[fn(&mut Teller<'_>) -> Option<()>] = &[
+    lost, gift, sums, trade, hiding, errand, mending, outing, tidying, stray_pet,
+];
 
 /// The hero, the weather and a friend.
 pub(super) fn opening(t: &mut Teller<'_>) -> Option<()> {
@@ -18,88 +20,50 @@ pub(super) fn opening(t: &mut Teller<'_>) -> Option<()> {
         let weather = t.weather_phrases();
         t.actor(a).say(weather)?;
     }
-    let rel = pick(t.rng, &["friend", "neighbor", "best friend", "cousin", "classmate", "old friend", "playmate"]);
+    let rel = pick(
+        t.rng,
+        &[
+            "friend",
+            "neighbor",
+            "best friend",
+            "cousin",
+            "classmate",
+            "old friend",
+            "playmate",
+        ],
+    );
     let here = t.text.contains(t.place.name);
-    t.set("rel", rel).pair(a, b).say(if here { FRIEND } else { FRIEND_PLACE })
-}
-
-/// The third person comes in, or comes back.
-fn third(t: &mut Teller<'_>) -> Option<()> {
-    let templates = if t.c_is_known { THIRD_AGAIN } else { THIRD };
-    t.c_is_known = true;
-    let c = t.c;
-    t.actor(c).say(templates)
+    let when = if t.text.contains(t.tod) {
+        "that"
+    } else {
+        "one"
+    };
+    t.set("when", when)
+        .set("rel", rel)
+        .pair(a, b)
+        .say(if here { FRIEND } else { FRIEND_PLACE })
 }
 
 /// One or two closing lines.
 pub(super) fn ending(t: &mut Teller<'_>) -> Option<()> {
-    t.paragraph();
-    let (a, b) = (t.a, t.b);
-    t.pair(a, b).say(CLOSE)?;
-    if t.chance(3) {
-        t.pair(b, a).say(CLOSE)?;
-    }
-    Some(())
-}
-
-fn has(t: &mut Teller<'_>, who: Person, thing: Thing) -> Option<()> {
-    t.actor(who).set("T", thing.to_string());
-    t.tell(HAS, &[Fact::Has { who: who.name, thing }])
-}
-
-fn find(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
-    t.actor(who).set("T", thing.to_string()).set("S", spot);
-    t.tell(FIND, &[Fact::Lies { thing, spot }, Fact::Take { who: who.name, thing, spot }])
-}
-
-fn put(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
-    t.actor(who).set("T", thing.to_string()).set("S", spot);
-    let templates = t.phrased(PUT, PUT_UNSEEN);
-    t.tell(templates, &[Fact::Put { who: who.name, thing, spot }])
-}
-
-fn take(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
-    t.actor(who).set("T", thing.to_string()).set("S", spot);
-    t.tell(TAKE_PLAIN, &[Fact::Take { who: who.name, thing, spot }])
-}
-
-fn give(
-    t: &mut Teller<'_>,
-    from: Person,
-    to: Person,
-    thing: Thing,
-    familiar: &'static [&'static str],
-) -> Option<()> {
-    t.pair(from, to).set("T", thing.to_string());
-    let templates = t.phrased(familiar, GIVE_UNSEEN);
-    t.tell(templates, &[Fact::Give { from: from.name, to: to.name, thing }])
-}
-
-fn seek(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str, templates: &[&str]) -> Option<()> {
-    t.actor(who).set("T", thing.to_string()).set("S", spot);
-    t.tell(templates, &[Fact::Seek { who: who.name, thing, spot }])
-}
-
-fn feel_bad(t: &mut Teller<'_>, who: Person, cause: &str) -> Option<()> {
-    let feeling = t.word("badly");
-    t.actor(who).set("feel", feeling);
-    let cause = t.phrase(cause);
-    t.set("cause", cause.as_str());
-    t.tell(FEEL_BAD, &[Fact::Feel { who: who.name, feeling, cause }])
-}
-
-/// The third person comes in with a thing and puts it down: something else to remember.
-fn aside(t: &mut Teller<'_>) -> Option<()> {
-    let c = t.c;
-    let thing = t.another_thing();
-    let spot = t.spot(&[c], thing)?;
-    third(t)?;
     if t.chance(2) {
-        has(t, c, thing)?;
-        put(t, c, thing, spot)
-    } else {
-        find(t, c, thing, spot)
+        rests(t)?;
     }
+    t.paragraph();
+    let (a, b, c) = (t.a, t.b, t.c);
+    if t.chance(3) {
+        t.pair(b, a).say(FAREWELL)?;
+    }
+    t.pair(a, b).say(CLOSE)?;
+    if t.chance(2) {
+        return Some(());
+    }
+    let templates = if t.text.contains(c.name) {
+        LATER_KNOWN
+    } else {
+        LATER
+    };
+    t.actor(c).say(templates)
 }
 
 /// A thing is moved while its owner is away.
@@ -113,22 +77,54 @@ fn lost(t: &mut Teller<'_>) -> Option<()> {
     if early {
         aside(t)?;
     }
-    t.actor(b).set("T", x.to_string()).set("O", from).set("S", to).set("R", a.name);
+    t.actor(b)
+        .thing(x)
+        .set("O", from)
+        .set("S", to)
+        .set("R", a.name);
     let templates = t.phrased(MOVE, MOVE_UNSEEN);
-    let facts = [Fact::Take { who: b.name, thing: x, spot: from }, Fact::Put { who: b.name, thing: x, spot: to }];
+    let facts = [
+        Fact::Take {
+            who: b.name,
+            thing: x,
+            spot: from,
+        },
+        Fact::Put {
+            who: b.name,
+            thing: x,
+            spot: to,
+        },
+    ];
     t.tell(templates, &facts)?;
     if !early && t.chance(2) {
         aside(t)?;
     }
+    search(t, from, to)
+}
+
+/// The hero misses the main thing and is told where it is.
+fn search(t: &mut Teller<'_>, from: &'static str, to: &'static str) -> Option<()> {
+    let (a, b, x) = (t.a, t.b, t.x);
     t.paragraph();
     seek(t, a, x, from, SEEK)?;
-    feel_bad(t, a, "[{he} could not find the {T}|the {T} was gone|{he} had lost the {T}|somebody had taken the {T}]")?;
+    feel_bad(
+        t,
+        a,
+        "[{he} could not find the {T}|the {T} was gone|{he} had lost the {T}|somebody had taken the {T}]",
+    )?;
     t.pair(a, b).say(ASK_WHERE)?;
     t.pair(b, a).set("S", to).say(TELL_WHERE)?;
     if t.chance(4) {
-        return t.pair(a, b).say(say::LEFT_THERE);
+        return t.pair(a, b).say(LEFT_THERE);
     }
-    t.pair(a, b).tell(TAKE, &[Fact::Take { who: a.name, thing: x, spot: to }])?;
+    t.pair(a, b).tell(
+        TAKE,
+        &[Fact::Take {
+            who: a.name,
+            thing: x,
+            spot: to,
+        }],
+    )?;
     t.pair(a, b).say(RELIEF)
 }
 
@@ -159,70 +155,9 @@ fn gift(t: &mut Teller<'_>) -> Option<()> {
             t.paragraph();
             third(t)?;
             give(t, b, c, x, GIVE)?;
-            t.pair(b, c).say(CHEERED)
+            t.pair(b, c).say(THANKFUL)
         }
     }
-}
-
-/// How many of the item, in words: "one apple", "three apples".
-fn amount(count: usize, item: Item) -> String {
-    format!("{} {}", NUMBERS[count], if count == 1 { item.one } else { item.many })
-}
-
-/// Fills the slots that speak of a number of items.
-fn number(t: &mut Teller<'_>, count: usize, item: Item) {
-    let one = count == 1;
-    t.set("n", NUMBERS[count]).set("nI", amount(count, item)).set("items", item.many);
-    t.set("item_s", if one { item.one } else { item.many });
-    t.set("it_them", if one { "it" } else { "them" });
-    t.set("it_they", if one { "it" } else { "they" });
-}
-
-fn count(t: &mut Teller<'_>, who: Person, item: Item, count: usize) -> Option<()> {
-    t.actor(who);
-    number(t, count, item);
-    let templates = if count == 1 { COUNT_ONE } else { COUNT };
-    t.tell(templates, &[Fact::Count { who: who.name, items: item.many, count }])
-}
-
-/// Says how many there are now, sometimes.
-fn total(t: &mut Teller<'_>, who: Person, item: Item, templates: &[&str]) -> Option<()> {
-    let now = *t.world.counts.get(&(who.name, item.many))?;
-    if now == 0 || t.chance(2) {
-        return Some(());
-    }
-    t.actor(who);
-    number(t, now, item);
-    t.say(templates)
-}
-
-fn gain(t: &mut Teller<'_>, who: Person, item: Item, count: usize) -> Option<()> {
-    t.actor(who);
-    number(t, count, item);
-    let templates = match item.source {
-        Source::Picked => GAIN_PICKED,
-        Source::Baked => GAIN_BAKED,
-        Source::Found => GAIN_FOUND,
-    };
-    t.tell(templates, &[Fact::Gain { who: who.name, items: item.many, count }])
-}
-
-fn lose(t: &mut Teller<'_>, who: Person, item: Item, count: usize) -> Option<()> {
-    t.actor(who);
-    number(t, count, item);
-    let templates = if item.source == Source::Found { LOSE_DROP } else { LOSE_EAT };
-    t.tell(templates, &[Fact::Lose { who: who.name, items: item.many, count }])
-}
-
-fn share(t: &mut Teller<'_>, from: Person, to: Person, item: Item, count: usize) -> Option<()> {
-    t.pair(from, to);
-    number(t, count, item);
-    let templates = if count == 1 { SHARE_ONE } else { SHARE };
-    t.tell(templates, &[Fact::Share { from: from.name, to: to.name, items: item.many, count }])
-}
-
-fn roll(t: &mut Teller<'_>, low: u64, high: u64) -> usize {
-    (low + t.rng.below(high - low + 1)) as usize
 }
 
 /// Things are counted, found, eaten and shared.
@@ -266,12 +201,20 @@ fn trade(t: &mut Teller<'_>) -> Option<()> {
     find(t, a, x, spot)?;
     has(t, b, y)?;
     t.paragraph();
-    t.pair(a, b).set("T", y.to_string()).say(ADMIRE)?;
-    t.pair(a, b).set("T", x.to_string()).set("U", y.to_string()).say(OFFER)?;
+    t.pair(a, b).thing(y).say(ADMIRE)?;
+    t.pair(a, b).thing(x).set("U", y.to_string()).say(OFFER)?;
     let templates = t.phrased(SWAP, SWAP_UNSEEN);
     let facts = [
-        Fact::Give { from: a.name, to: b.name, thing: x },
-        Fact::Give { from: b.name, to: a.name, thing: y },
+        Fact::Give {
+            from: a.name,
+            to: b.name,
+            thing: x,
+        },
+        Fact::Give {
+            from: b.name,
+            to: a.name,
+            thing: y,
+        },
     ];
     t.tell(templates, &facts)?;
     t.say(BOTH_HAPPY)?;
@@ -293,23 +236,41 @@ fn hiding(t: &mut Teller<'_>) -> Option<()> {
     let to = pick(t.rng, &["ten", "twelve", "fifteen", "twenty"]);
     t.pair(a, b).set("S", spot).set("n", to);
     let templates = t.phrased(HIDE, HIDE_UNSEEN);
-    t.tell(templates, &[Fact::Put { who: a.name, thing: x, spot }])?;
+    t.tell(
+        templates,
+        &[Fact::Put {
+            who: a.name,
+            thing: x,
+            spot,
+        }],
+    )?;
     seek(t, b, x, wrong[0], SEEK_GAME)?;
     if t.chance(2) {
         seek(t, b, x, wrong[1], SEEK_GAME)?;
     }
     if t.chance(3) {
-        return t.pair(b, a).say(say::GAVE_UP);
+        return t.pair(b, a).say(GAVE_UP);
     }
-    t.pair(b, a).set("S", spot).tell(SEEK_FOUND, &[Fact::Take { who: b.name, thing: x, spot }])?;
+    t.pair(b, a).set("S", spot).tell(
+        SEEK_FOUND,
+        &[Fact::Take {
+            who: b.name,
+            thing: x,
+            spot,
+        }],
+    )?;
     t.pair(b, a).say(GAME_WON)?;
-    if t.chance(2) { give(t, b, a, x, GIVE_BACK) } else { Some(()) }
+    if t.chance(2) {
+        give(t, b, a, x, GIVE_BACK)
+    } else {
+        Some(())
+    }
 }
 
 /// The hero is asked to fetch a thing and bring it to somebody.
 fn errand(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, c, x, spot) = (t.a, t.b, t.c, t.x, t.key_spot);
-    t.actor(a).set("T", x.to_string()).set("S", spot);
+    t.actor(a).thing(x).set("S", spot);
     t.tell(LIES, &[Fact::Lies { thing: x, spot }])?;
     t.set("R", c.name);
     t.pair(b, a).say(ERRAND)?;
@@ -335,26 +296,49 @@ fn errand(t: &mut Teller<'_>) -> Option<()> {
 /// A thing breaks, the truth is told, and somebody mends it.
 fn mending(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, c) = (t.a, t.b, t.c);
-    let x = Thing { look: t.x.look, noun: pick(t.rng, &lexicon::FRAGILE) };
+    let x = Thing {
+        look: t.x.look,
+        noun: pick(t.rng, &lexicon::FRAGILE),
+    };
     let spot = t.key_spot_for(x)?;
     find(t, a, x, spot)?;
     t.paragraph();
     give(t, a, b, x, LEND)?;
-    t.actor(b).set("T", x.to_string());
+    t.actor(b).thing(x);
     let cause = t.phrase("<accident>");
     t.set("cause", cause.as_str());
-    t.tell(BREAK, &[Fact::Break { who: b.name, thing: x, cause }])?;
+    t.tell(
+        BREAK,
+        &[Fact::Break {
+            who: b.name,
+            thing: x,
+            cause,
+        }],
+    )?;
     t.pair(b, a).say(SORRY)?;
     let other = t.chance(2);
     let mender = if other { c } else { a };
     if other {
         third(t)?;
     }
-    give(t, b, mender, x, if other { GIVE_TO_MEND } else { GIVE_BACK })?;
+    give(
+        t,
+        b,
+        mender,
+        x,
+        if other { GIVE_TO_MEND } else { GIVE_BACK },
+    )?;
     t.actor(mender);
     let tool = t.phrase("<tool>");
     t.set("tool", tool.as_str());
-    t.tell(MEND, &[Fact::Mend { who: mender.name, thing: x, tool }])?;
+    t.tell(
+        MEND,
+        &[Fact::Mend {
+            who: mender.name,
+            thing: x,
+            tool,
+        }],
+    )?;
     t.pair(mender, b).say(MENDED)?;
     if t.chance(2) {
         let spot = t.spot(&[mender], x)?;
@@ -367,16 +351,26 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
 fn outing(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, x, spot) = (t.a, t.b, t.x, t.key_spot);
     let home = t.place;
-    let mut places: Vec<_> = lexicon::PLACES.iter().filter(|place| place.public && place.name != home.name).collect();
+    let mut places: Vec<_> = lexicon::PLACES
+        .iter()
+        .filter(|place| place.public && place.name != home.name)
+        .collect();
     t.rng.shuffle(&mut places);
     find(t, a, x, spot)?;
     t.pair(a, b).say(GOODBYE)?;
     for (templates, place) in [GO, GO_NEXT, GO_LAST].into_iter().zip(places) {
         t.paragraph();
         t.actor(a).set("L", place.name);
-        t.tell(templates, &[Fact::Go { who: a.name, place: place.name }])?;
+        t.tell(
+            templates,
+            &[Fact::Go {
+                who: a.name,
+                place: place.name,
+            }],
+        )?;
         t.move_to(place);
-        t.actor(a).say(if place.indoors { SIGHTS_IN } else { SIGHTS })?;
+        t.actor(a)
+            .say(if place.indoors { SIGHTS_IN } else { SIGHTS })?;
         let held = t.world.holder(x) == Some(a.name);
         match t.rng.below(4) {
             0 if held => {
@@ -401,13 +395,28 @@ fn tidying(t: &mut Teller<'_>) -> Option<()> {
     t.paragraph();
     let things = [(a, t.x), (b, t.another_thing()), (a, t.another_thing())];
     for (turn, (who, thing)) in things.into_iter().enumerate() {
-        let from = if turn == 0 { t.key_spot } else { t.spot(&[who], thing)? };
+        let from = if turn == 0 {
+            t.key_spot
+        } else {
+            t.spot(&[who], thing)?
+        };
         let to = t.spot(&[who], thing)?;
-        t.actor(who).set("T", thing.to_string()).set("S", from);
+        t.actor(who).thing(thing).set("S", from);
         t.tell(LIES, &[Fact::Lies { thing, spot: from }])?;
         t.set("O", from).set("S", to);
-        let facts = [Fact::Take { who: who.name, thing, spot: from }, Fact::Put { who: who.name, thing, spot: to }];
-        let templates = t.phrased(say::TIDY, say::TIDY_UNSEEN);
+        let facts = [
+            Fact::Take {
+                who: who.name,
+                thing,
+                spot: from,
+            },
+            Fact::Put {
+                who: who.name,
+                thing,
+                spot: to,
+            },
+        ];
+        let templates = t.phrased(TIDY, TIDY_UNSEEN);
         t.tell(templates, &facts)?;
         if turn == 1 && t.chance(3) {
             break;
@@ -431,7 +440,7 @@ fn stray_pet(t: &mut Teller<'_>) -> Option<()> {
     t.pair(a, b).say(PET_ASK)?;
     t.actor(c).say(PET_OWNER)?;
     give(t, a, c, pet, GIVE_PET)?;
-    t.pair(a, c).say(say::PET_HOME)?;
+    t.pair(a, c).say(PET_HOME)?;
     if t.chance(2) {
         let y = t.another_thing();
         has(t, c, y)?;

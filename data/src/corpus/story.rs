@@ -28,6 +28,7 @@ pub(super) struct Teller<'a> {
     pub(super) world: World,
     pub(super) place: &'static Place,
     pub(super) weather: &'static str,
+    pub(super) tod: &'static str,
     pub(super) a: Person,
     pub(super) b: Person,
     pub(super) c: Person,
@@ -60,6 +61,7 @@ impl<'a> Teller<'a> {
             world: World::default(),
             place,
             weather: "",
+            tod: "",
             a,
             b,
             c,
@@ -84,7 +86,8 @@ impl<'a> Teller<'a> {
         };
         let weather = pick(self.rng, weathers);
         self.slots.set("weather", weather);
-        self.slots.set("tod", pick(self.rng, &["morning", "afternoon", "day"]));
+        self.tod = pick(self.rng, &["morning", "afternoon", "day"]);
+        self.slots.set("tod", self.tod);
         self.slots.set("place", self.place.name);
         self.slots.set("inside", self.place.inside);
         self.weather = weather;
@@ -121,7 +124,11 @@ impl<'a> Teller<'a> {
             .iter()
             .copied()
             .filter(|spot| !self.used_spots.contains(spot))
-            .filter(|spot| people.iter().all(|who| self.allows(who.name, thing.noun, spot)))
+            .filter(|spot| {
+                people
+                    .iter()
+                    .all(|who| self.allows(who.name, thing.noun, spot))
+            })
             .collect();
         if free.is_empty() {
             return None;
@@ -134,8 +141,13 @@ impl<'a> Teller<'a> {
     /// A key spot for the hero with another main thing.
     pub(super) fn key_spot_for(&mut self, thing: Thing) -> Option<&'static str> {
         let held_out = self.split == Split::HeldOut;
-        let spots: Vec<_> =
-            self.place.spots.iter().copied().filter(|spot| is_held_out(self.a.name, thing.noun, spot) == held_out).collect();
+        let spots: Vec<_> = self
+            .place
+            .spots
+            .iter()
+            .copied()
+            .filter(|spot| is_held_out(self.a.name, thing.noun, spot) == held_out)
+            .collect();
         if spots.is_empty() {
             return None;
         }
@@ -158,7 +170,11 @@ impl<'a> Teller<'a> {
     }
 
     /// The templates for a fact: the unseen ones in stories of unseen phrasing.
-    pub(super) fn phrased(&self, familiar: &'static [&'static str], unseen: &'static [&'static str]) -> &'static [&'static str] {
+    pub(super) fn phrased(
+        &self,
+        familiar: &'static [&'static str],
+        unseen: &'static [&'static str],
+    ) -> &'static [&'static str] {
         match self.phrasing {
             Phrasing::Familiar => familiar,
             Phrasing::Unseen => unseen,
@@ -174,6 +190,26 @@ impl<'a> Teller<'a> {
     pub(super) fn set(&mut self, slot: &'static str, text: impl Into<String>) -> &mut Self {
         self.slots.set(slot, text);
         self
+    }
+
+    /// Makes the thing the one spoken of: `{T}` in full, `{t}` sometimes by its noun alone.
+    pub(super) fn thing(&mut self, thing: Thing) -> &mut Self {
+        let short = !self.chance(3);
+        self.slots.set("T", thing.to_string());
+        self.slots.set(
+            "t",
+            if short {
+                thing.noun.to_owned()
+            } else {
+                thing.to_string()
+            },
+        );
+        self
+    }
+
+    /// A template as finished sentences, of whichever split.
+    pub(super) fn finished(&mut self, template: &str) -> String {
+        grammar::render(template, &self.slots, self.rng)
     }
 
     /// Makes the person the one who acts in the next sentences.
@@ -200,7 +236,8 @@ impl<'a> Teller<'a> {
         self.slots.set("qhe", he);
         self.slots.set("qhim", him);
         self.slots.set("qhis", his);
-        self.slots.set("qhers", if q.female { "hers" } else { "his" });
+        self.slots
+            .set("qhers", if q.female { "hers" } else { "his" });
         self
     }
 
@@ -209,6 +246,13 @@ impl<'a> Teller<'a> {
         let mut text = String::new();
         grammar::expand(template, &self.slots, self.rng, &mut text);
         text
+    }
+
+    /// The names of everybody the text speaks of.
+    pub(super) fn people(&self) -> Vec<&'static str> {
+        let cast = [self.a, self.b, self.c];
+        let told = |name: &&str| self.text.contains(name);
+        cast.iter().map(|person| person.name).filter(told).collect()
     }
 
     /// A word of a class.
@@ -246,7 +290,10 @@ impl<'a> Teller<'a> {
         let start = self.text.len();
         self.text.push_str(&sentence);
         let told = start..self.text.len();
-        self.events.extend(facts.iter().map(|fact| Event { fact: fact.clone(), told: told.clone() }));
+        self.events.extend(facts.iter().map(|fact| Event {
+            fact: fact.clone(),
+            told: told.clone(),
+        }));
         Some(())
     }
 
@@ -256,7 +303,8 @@ impl<'a> Teller<'a> {
             let template = pick(self.rng, templates);
             let text = grammar::render(template, &self.slots, self.rng);
             let fits = |sentence: &str| {
-                split_of_sentence(sentence) == self.split && !self.told.iter().any(|told| told == sentence)
+                split_of_sentence(sentence) == self.split
+                    && !self.told.iter().any(|told| told == sentence)
             };
             if sentences(&text).all(fits) {
                 self.told.extend(sentences(&text).map(str::to_owned));
@@ -267,10 +315,10 @@ impl<'a> Teller<'a> {
     }
 
     /// A question of the split by one of its phrasings.
-    pub(super) fn ask(&mut self, templates: &[String]) -> Option<String> {
+    pub(super) fn ask<T: AsRef<str>>(&mut self, templates: &[T]) -> Option<String> {
         (0..DRAWS).find_map(|_| {
             let template = &templates[self.rng.below(templates.len() as u64) as usize];
-            let text = grammar::render(template, &self.slots, self.rng);
+            let text = grammar::render(template.as_ref(), &self.slots, self.rng);
             (split_of_sentence(&text) == self.split).then_some(text)
         })
     }
@@ -286,13 +334,23 @@ impl<'a> Teller<'a> {
 
 /// A thing of one of the nouns.
 pub(super) fn thing(rng: &mut Rng, looks: &[&'static str], nouns: &[&'static str]) -> Thing {
-    Thing { look: pick(rng, looks), noun: pick(rng, nouns) }
+    Thing {
+        look: pick(rng, looks),
+        noun: pick(rng, nouns),
+    }
 }
 
 fn person(rng: &mut Rng, taken: &[&str], animals: bool) -> Person {
     loop {
         let female = rng.below(2) == 0;
-        let name = pick(rng, if female { &lexicon::GIRLS } else { &lexicon::BOYS });
+        let name = pick(
+            rng,
+            if female {
+                &lexicon::GIRLS
+            } else {
+                &lexicon::BOYS
+            },
+        );
         let kind = match (animals, female) {
             (true, _) => pick(rng, &lexicon::ANIMALS),
             (false, true) => "girl",
@@ -306,5 +364,9 @@ fn person(rng: &mut Rng, taken: &[&str], animals: bool) -> Person {
 
 /// He, him, his.
 pub(super) fn pronouns(person: Person) -> (&'static str, &'static str, &'static str) {
-    if person.female { ("she", "her", "her") } else { ("he", "him", "his") }
+    if person.female {
+        ("she", "her", "her")
+    } else {
+        ("he", "him", "his")
+    }
 }

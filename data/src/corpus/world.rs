@@ -105,6 +105,13 @@ pub enum Fact {
         /// Where to.
         place: &'static str,
     },
+    /// An animal without a name is there, all through the story.
+    Rests {
+        /// What animal it is: "cat".
+        animal: &'static str,
+        /// Where it is.
+        spot: &'static str,
+    },
     /// The person has this many when the story begins to count.
     Count {
         /// Who has them.
@@ -187,8 +194,12 @@ impl World {
             Fact::Take { who, thing, spot } => self.shift(thing, Where::At(spot), Where::Held(who)),
             Fact::Put { who, thing, spot } => self.shift(thing, Where::Held(who), Where::At(spot)),
             Fact::Give { from, to, thing } => self.shift(thing, Where::Held(from), Where::Held(to)),
-            Fact::Seek { thing, spot, .. } => (self.things.get(&thing)? != &Where::At(spot)).then_some(()),
-            Fact::Break { thing, .. } => (!self.broken.contains(&thing)).then(|| self.broken.push(thing)),
+            Fact::Seek { thing, spot, .. } => {
+                (self.things.get(&thing)? != &Where::At(spot)).then_some(())
+            }
+            Fact::Break { thing, .. } => {
+                (!self.broken.contains(&thing)).then(|| self.broken.push(thing))
+            }
             Fact::Mend { thing, .. } => {
                 let at = self.broken.iter().position(|&broken| broken == thing)?;
                 self.broken.remove(at);
@@ -200,12 +211,17 @@ impl World {
             },
             Fact::Gain { who, items, count } => self.add(who, items, count),
             Fact::Lose { who, items, count } => self.subtract(who, items, count),
-            Fact::Share { from, to, items, count } => {
+            Fact::Share {
+                from,
+                to,
+                items,
+                count,
+            } => {
                 self.subtract(from, items, count)?;
                 self.counts.entry((to, items)).or_insert(0);
                 self.add(to, items, count)
             }
-            Fact::Go { .. } | Fact::Feel { .. } => Some(()),
+            Fact::Go { .. } | Fact::Feel { .. } | Fact::Rests { .. } => Some(()),
         }
     }
 
@@ -250,9 +266,9 @@ impl World {
 #[must_use]
 pub fn combination(fact: &Fact) -> Option<(&'static str, Thing, &'static str)> {
     match *fact {
-        Fact::Take { who, thing, spot } | Fact::Put { who, thing, spot } | Fact::Seek { who, thing, spot } => {
-            Some((who, thing, spot))
-        }
+        Fact::Take { who, thing, spot }
+        | Fact::Put { who, thing, spot }
+        | Fact::Seek { who, thing, spot } => Some((who, thing, spot)),
         _ => None,
     }
 }
@@ -270,7 +286,11 @@ pub fn is_held_out(who: &str, noun: &str, spot: &str) -> bool {
 /// The split that may contain a sentence: each sentence belongs to one split by its hash, so the splits share none.
 #[must_use]
 pub fn split_of_sentence(sentence: &str) -> Split {
-    if mix(fnv(FNV_OFFSET, sentence.as_bytes())).is_multiple_of(SENTENCE_BUCKETS) { Split::HeldOut } else { Split::Train }
+    if mix(fnv(FNV_OFFSET, sentence.as_bytes())).is_multiple_of(SENTENCE_BUCKETS) {
+        Split::HeldOut
+    } else {
+        Split::Train
+    }
 }
 
 /// Sentences of a text: each ends with `.`, `!` or `?` and perhaps a quotation mark, before a capital letter, a

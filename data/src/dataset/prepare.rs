@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fornax_base::files::{FileSystem, create_folder, sha256_hex, write_atomic_bytes};
+use fornax_base::files::{
+    FileSystem, create_folder, remove_stale_temps, sha256_hex, write_atomic_bytes,
+};
 use rayon::prelude::*;
 
 use super::split::{Rule, Side};
@@ -31,7 +33,11 @@ pub struct PrepareOptions {
 impl PrepareOptions {
     /// Options with `seed`, a tenth held out, and shards of at most 64 Mi tokens.
     pub fn new(seed: u64) -> PrepareOptions {
-        PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20 }
+        PrepareOptions {
+            seed,
+            validation_fraction: 0.1,
+            max_shard_tokens: 64 << 20,
+        }
     }
 
     fn check(&self) -> Result<(), DataError> {
@@ -76,7 +82,8 @@ pub struct Prepared {
 /// Encodes `sources` with `tokenizer` into `folder`: `train-00000.shard`, `validation-00000.shard`, ..., and
 /// `dataset.json`, which is written when all shards are complete. The end-of-document token follows each document if
 /// the tokenizer has one. A folder that already holds the dataset of equal inputs is verified and used as it is;
-/// anything else in it that `prepare` wrote is replaced.
+/// anything else in it that `prepare` wrote is replaced, damaged or not. Two calls on one folder at a time are for the
+/// caller to prevent.
 ///
 /// # Errors
 /// Bad options, unreadable sources, text that cannot be encoded, or failed file operations. A source without text is
@@ -95,16 +102,12 @@ pub fn prepare(
     if let Ok(dataset) = Dataset::open(folder)
         && dataset.manifest().fingerprint == fingerprint
     {
-        return Ok(Prepared { dataset, reused: true });
+        return Ok(Prepared {
+            dataset,
+            reused: true,
+        });
     }
-    let (n_documents, total_bytes) = count(sources, progress)?;
-    let rule = Rule::new(options.seed, options.validation_fraction, n_documents);
-    create_folder(fs, folder)?;
-    // From here until the end there is no dataset, so that a crash leaves none that mixes old and new shards.
-    remove_if_there(fs, &folder.join(DATASET_FILE))?;
-    let mut writers = Writers::new(fs, folder, tokenizer, options);
-    writers.encode_all(sources, &rule, total_bytes, progress)?;
-    let (train, validation) = (writers.train.finish()?, writers.validation.finish()?);
+    let (train, validation) = write_shards(fs, sources, tokenizer, folder, options, progress)?;
     let manifest = Manifest {
         fingerprint,
         format_version: FORMAT_VERSION,
@@ -119,12 +122,36 @@ pub fn prepare(
     remove_unlisted(fs, folder, &manifest)?;
     let path = folder.join(DATASET_FILE);
     write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
-    Ok(Prepared { dataset: Dataset::open(folder)?, reused: false })
+    Ok(Prepared {
+        dataset: Dataset::open(folder)?,
+        reused: false,
+    })
+}
+
+fn write_shards(
+    fs: &dyn FileSystem,
+    sources: &[Source],
+    tokenizer: &Tokenizer,
+    folder: &Path,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<(SplitEntry, SplitEntry), DataError> {
+    let (n_documents, total_bytes) = count(sources, progress)?;
+    let rule = Rule::new(options.seed, options.validation_fraction, n_documents);
+    create_folder(fs, folder)?;
+    remove_stale_temps(fs, folder)?;
+    // From here until the list is written there is no dataset, so that a crash leaves none of old and new shards mixed.
+    remove_if_there(fs, &folder.join(DATASET_FILE))?;
+    let mut writers = Writers::new(fs, folder, tokenizer, options);
+    writers.encode_all(sources, &rule, total_bytes, progress)?;
+    Ok((writers.train.finish()?, writers.validation.finish()?))
 }
 
 fn to_json(manifest: &Manifest, path: &Path) -> Result<Vec<u8>, DataError> {
-    let mut json = serde_json::to_vec_pretty(manifest)
-        .map_err(|error| DataError::Dataset { path: path.to_owned(), reason: error.to_string() })?;
+    let mut json = serde_json::to_vec_pretty(manifest).map_err(|error| DataError::Dataset {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     json.push(b'\n');
     Ok(json)
 }
@@ -133,14 +160,20 @@ fn source_entries(sources: &[Source]) -> Result<Vec<SourceEntry>, DataError> {
     let mut entries = Vec::new();
     for source in sources {
         for content in source.content()? {
-            entries.push(SourceEntry { bytes: content.bytes, name: content.name, sha256: content.sha256 });
+            entries.push(SourceEntry {
+                bytes: content.bytes,
+                name: content.name,
+                sha256: content.sha256,
+            });
         }
     }
     Ok(entries)
 }
 
 fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &PrepareOptions) -> String {
-    let eos = tokenizer.eos_id().map_or("none".to_owned(), |id| id.to_string());
+    let eos = tokenizer
+        .eos_id()
+        .map_or("none".to_owned(), |id| id.to_string());
     let mut text = format!(
         "format {FORMAT_VERSION}\ntokenizer {}\neos {eos}\nseed {}\nvalidation_fraction {}\nmax_shard_tokens {}\n",
         tokenizer.fingerprint(),
@@ -149,13 +182,19 @@ fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &Prepare
         options.max_shard_tokens
     );
     for entry in entries {
-        text.push_str(&format!("source {} {} {:?}\n", entry.sha256, entry.bytes, entry.name));
+        text.push_str(&format!(
+            "source {} {} {:?}\n",
+            entry.sha256, entry.bytes, entry.name
+        ));
     }
     sha256_hex(text.as_bytes())
 }
 
 /// Number of documents and bytes of their text.
-fn count(sources: &[Source], progress: &mut dyn FnMut(PrepareProgress)) -> Result<(u64, u64), DataError> {
+fn count(
+    sources: &[Source],
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<(u64, u64), DataError> {
     let (mut n, mut bytes) = (0, 0);
     for document in documents(sources)? {
         bytes += document?.len() as u64;
@@ -177,7 +216,12 @@ struct Writers<'a> {
 }
 
 impl<'a> Writers<'a> {
-    fn new(fs: &'a dyn FileSystem, folder: &Path, tokenizer: &'a Tokenizer, options: &PrepareOptions) -> Writers<'a> {
+    fn new(
+        fs: &'a dyn FileSystem,
+        folder: &Path,
+        tokenizer: &'a Tokenizer,
+        options: &PrepareOptions,
+    ) -> Writers<'a> {
         let split = |name| SplitWriter {
             fs,
             folder: folder.to_owned(),
@@ -188,7 +232,11 @@ impl<'a> Writers<'a> {
             writer: ShardWriter::new(tokenizer.vocab_size() as u32, tokenizer.fingerprint_bytes()),
             entry: SplitEntry::default(),
         };
-        Writers { tokenizer, train: split("train"), validation: split("validation") }
+        Writers {
+            tokenizer,
+            train: split("train"),
+            validation: split("validation"),
+        }
     }
 
     /// Encodes chunk by chunk: in parallel within a chunk, written in the order of the documents.
@@ -211,7 +259,10 @@ impl<'a> Writers<'a> {
                 parts.extend(rule.parts(index, text)?);
                 index += 1;
             }
-            let encoded: Vec<_> = parts.par_iter().map(|(_, text)| encode(self.tokenizer, text)).collect();
+            let encoded: Vec<_> = parts
+                .par_iter()
+                .map(|(_, text)| encode(self.tokenizer, text))
+                .collect();
             for ((side, text), tokens) in parts.iter().zip(encoded) {
                 let writer = match side {
                     Side::Train => &mut self.train,
@@ -264,7 +315,11 @@ impl SplitWriter<'_> {
         let name = format!("{}-{:05}.shard", self.name, self.entry.shards.len());
         let written = writer.finish(self.fs, &self.folder.join(&name))?;
         self.entry.documents += written.n_documents;
-        self.entry.shards.push(ShardEntry { name, sha256: written.checksum, tokens: written.n_tokens });
+        self.entry.shards.push(ShardEntry {
+            name,
+            sha256: written.checksum,
+            tokens: written.n_tokens,
+        });
         Ok(())
     }
 
@@ -280,9 +335,20 @@ impl SplitWriter<'_> {
 }
 
 /// Removes shards of an earlier dataset that the new one did not replace.
-fn remove_unlisted(fs: &dyn FileSystem, folder: &Path, manifest: &Manifest) -> Result<(), DataError> {
-    let listed = |name: &str| [&manifest.train, &manifest.validation].iter().any(|split| split.shards.iter().any(|s| s.name == name));
-    let read = |source| DataError::Read { path: folder.to_owned(), source };
+fn remove_unlisted(
+    fs: &dyn FileSystem,
+    folder: &Path,
+    manifest: &Manifest,
+) -> Result<(), DataError> {
+    let listed = |name: &str| {
+        [&manifest.train, &manifest.validation]
+            .iter()
+            .any(|split| split.shards.iter().any(|s| s.name == name))
+    };
+    let read = |source| DataError::Read {
+        path: folder.to_owned(),
+        source,
+    };
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let entry = entry.map_err(read)?;
         if let Some(name) = entry.file_name().to_str()
@@ -297,15 +363,19 @@ fn remove_unlisted(fs: &dyn FileSystem, folder: &Path, manifest: &Manifest) -> R
 
 /// Whether this is a name that [`SplitWriter`] gives.
 fn is_shard_name(name: &str) -> bool {
-    let number = ["train-", "validation-"].iter().find_map(|split| name.strip_prefix(split)?.strip_suffix(".shard"));
-    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    let number = ["train-", "validation-"]
+        .iter()
+        .find_map(|split| name.strip_prefix(split)?.strip_suffix(".shard"));
+    number
+        .is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), DataError> {
     match fs.remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(DataError::Remove { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(DataError::Remove {
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

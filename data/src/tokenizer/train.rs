@@ -62,14 +62,24 @@ impl Tokenizer {
     ) -> Result<Tokenizer, DataError> {
         let least = SPECIAL.len() + 256;
         if !(least..=MAX_VOCAB).contains(&vocab_size) {
-            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_VOCAB });
+            return Err(DataError::VocabularySize {
+                found: vocab_size,
+                least,
+                most: MAX_VOCAB,
+            });
         }
-        let words = count_words(documents, PATTERN, &mut |bytes| progress(TrainProgress::Counting { bytes }))?;
+        let words = count_words(documents, PATTERN, &mut |bytes| {
+            progress(TrainProgress::Counting { bytes })
+        })?;
         if words.is_empty() {
-            return Err(DataError::NoText("the source a tokenizer is trained on".to_owned()));
+            return Err(DataError::NoText(
+                "the source a tokenizer is trained on".to_owned(),
+            ));
         }
         let total = vocab_size - least;
-        let learned = merges::learn(words, 256 + total, 2, &mut |done| progress(TrainProgress::Merging { done, total }));
+        let learned = merges::learn(words, 256 + total, 2, &mut |done| {
+            progress(TrainProgress::Merging { done, total })
+        });
         let config = SideFiles::made(chat_config().into_bytes())?;
         Tokenizer::from_parts(byte_level_json(&learned).into_bytes(), config, &made())
     }
@@ -81,8 +91,10 @@ pub(super) fn count_words(
     pattern: &str,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Words, DataError> {
-    let regex = SysRegex::new(pattern)
-        .map_err(|error| DataError::Coding { action: "compile the split pattern", reason: error.to_string() })?;
+    let regex = SysRegex::new(pattern).map_err(|error| DataError::Coding {
+        action: "compile the split pattern",
+        reason: error.to_string(),
+    })?;
     let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut bytes = 0;
     loop {
@@ -90,7 +102,9 @@ pub(super) fn count_words(
         if chunk.is_empty() {
             break;
         }
-        let found = chunk.par_iter().fold(HashMap::new, |counts, text| count_pieces(&regex, text, counts));
+        let found = chunk.par_iter().fold(HashMap::new, |counts, text| {
+            count_pieces(&regex, text, counts)
+        });
         for part in found.collect::<Vec<_>>() {
             for (piece, count) in part {
                 *counts.entry(piece.to_vec()).or_default() += count;
@@ -112,7 +126,9 @@ pub(crate) fn take_chunk(
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while bytes < limit {
-        let Some(document) = documents.next() else { break };
+        let Some(document) = documents.next() else {
+            break;
+        };
         let document = document?;
         bytes += document.len();
         chunk.push(document);
@@ -142,9 +158,19 @@ fn count_pieces<'t>(
 
 fn byte_level_json(learned: &Learned) -> String {
     let alphabet = byte_alphabet();
-    let spell = |bytes: &[u8]| quoted(&bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>());
-    let tokens: Vec<String> =
-        SPECIAL.iter().map(|name| quoted(name)).chain(learned.tokens.iter().map(|bytes| spell(bytes))).collect();
+    let spell = |bytes: &[u8]| {
+        quoted(
+            &bytes
+                .iter()
+                .map(|byte| alphabet[usize::from(*byte)])
+                .collect::<String>(),
+        )
+    };
+    let tokens: Vec<String> = SPECIAL
+        .iter()
+        .map(|name| quoted(name))
+        .chain(learned.tokens.iter().map(|bytes| spell(bytes)))
+        .collect();
     let merges: Vec<[String; 2]> = learned
         .merges
         .iter()
@@ -204,15 +230,17 @@ pub(super) struct Json<'a> {
 pub(super) fn render(json: &Json) -> String {
     let added: Vec<String> = (0..)
         .zip(json.special)
-        .map(|(id, name)| {
-            format!(
-                "    {{ \"id\": {id}, \"content\": {}, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true }}",
-                quoted(name)
-            )
-        })
+        .map(|(id, name)| special_json(id, name))
         .collect();
-    let vocab: Vec<String> = (0..).zip(json.tokens).map(|(id, token): (u32, _)| format!("      {token}: {id}")).collect();
-    let merges: Vec<String> = json.merges.iter().map(|[a, b]| format!("      [{a}, {b}]")).collect();
+    let vocab: Vec<String> = (0..)
+        .zip(json.tokens)
+        .map(|(id, token): (u32, _)| format!("      {token}: {id}"))
+        .collect();
+    let merges: Vec<String> = json
+        .merges
+        .iter()
+        .map(|[a, b]| format!("      [{a}, {b}]"))
+        .collect();
     format!(
         r#"{{
   "version": "1.0",
@@ -248,9 +276,21 @@ pub(super) fn render(json: &Json) -> String {
     )
 }
 
+/// A special token, as `added_tokens` lists it.
+fn special_json(id: u32, name: &str) -> String {
+    let name = quoted(name);
+    format!(
+        "    {{ \"id\": {id}, \"content\": {name}, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true }}"
+    )
+}
+
 /// Lines of a JSON array between its brackets.
 fn block(lines: &[String], indent: &str) -> String {
-    if lines.is_empty() { String::new() } else { format!("\n{}\n{indent}", lines.join(",\n")) }
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}\n{indent}", lines.join(",\n"))
+    }
 }
 
 fn chat_config() -> String {

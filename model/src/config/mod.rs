@@ -140,32 +140,23 @@ pub enum ConfigError {
 }
 
 impl ModelConfig {
-    /// A Llama-family shape for training from nothing: untied biases off, no scaling, no window.
-    #[allow(clippy::too_many_arguments)] // the shape itself; a struct of the same names would say no more
-    pub fn llama(
-        vocab_size: usize,
-        width: usize,
-        n_layers: usize,
-        n_heads: usize,
-        n_kv_heads: usize,
-        ffn_width: usize,
-        context: usize,
-        tied: bool,
-    ) -> Self {
+    /// A Llama of `n_layers` layers with every switch at its plainest: tied, no biases, no scaling, no
+    /// window, theta 10,000. The sizes are 0, to be filled in.
+    pub fn llama(n_layers: usize) -> Self {
         Self {
             family: Family::Llama,
-            vocab_size,
-            width,
+            vocab_size: 0,
+            width: 0,
             n_layers,
-            n_heads,
-            n_kv_heads,
-            head_dim: width / n_heads.max(1),
-            ffn_width,
-            context,
+            n_heads: 0,
+            n_kv_heads: 0,
+            head_dim: 0,
+            ffn_width: 0,
+            context: 0,
             norm_eps: 1e-5,
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
-            tied,
+            tied: true,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::mmap::Mapped;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -72,6 +72,16 @@ impl TensorFile {
         let entry = self.tensors.iter().find(|entry| entry.name == name)?;
         let bytes = &self.map.as_bytes()[entry.range.clone()];
         Some(StoredTensor { dtype: entry.dtype, shape: &entry.shape, bytes })
+    }
+}
+
+impl TensorFile {
+    /// The f32 tensor of that name as one vector on `device`; `None` where it is absent or of another dtype.
+    pub fn vector(&self, name: &str, device: &Device) -> Option<Tensor<1>> {
+        let tensor = self.get(name).filter(|tensor| tensor.dtype == Dtype::F32)?;
+        let values: Vec<f32> = tensor.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let n = values.len();
+        Some(Tensor::from_data(TensorData::new(values, [n]), (device, DType::F32)))
     }
 }
 

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::Schedule;
 
+pub use fornax_data::batches::Packing;
+
 pub use check::RecipeCheckError;
 pub use resume::{ResumeChange, compare_for_resume};
 
@@ -161,17 +163,6 @@ impl DataRecipe {
     pub fn is_corpus(&self) -> bool {
         self.source == "corpus"
     }
-}
-
-/// How documents become rows of `context` tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Packing {
-    /// Several documents in a row, attention kept inside each.
-    #[default]
-    Documents,
-    /// One endless stream of tokens, cut anywhere, as nanoGPT does.
-    Wrap,
 }
 
 /// `[train]`: length and size of the run.

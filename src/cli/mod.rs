@@ -1,0 +1,64 @@
+//! One file for each subcommand: its arguments and its `run`.
+
+mod doctor;
+mod generate;
+mod model_folder;
+mod progress;
+mod quickstart;
+pub(crate) mod report;
+mod signals;
+mod train;
+
+use clap::{Parser, Subcommand};
+use fornax_base::exit::Exit;
+use fornax_model::device::{self, DeviceName};
+
+use report::Failure;
+
+/// Train, fine-tune, quantize, evaluate and serve small and mid-size language models.
+#[derive(Debug, Parser)]
+#[command(name = "fornax", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a small model from nothing and talk to it: the whole way in a few minutes
+    Quickstart(quickstart::Quickstart),
+    /// Train a model as a recipe says, or resume a run
+    #[command(alias = "pretrain")]
+    Train(train::Train),
+    /// Continue a text
+    Generate(generate::Generate),
+    /// Show what this build can use on this machine, and why something cannot be used
+    Doctor(doctor::Doctor),
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::Quickstart(command) => command.run(),
+        Command::Train(command) => command.run(),
+        Command::Generate(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+    }
+}
+
+/// `--device`, the same for every command that computes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeviceArgument {
+    /// Where to compute: auto, cpu, cuda[:N], wgpu[:N] or vulkan[:N]
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceName,
+}
+
+impl DeviceArgument {
+    /// Opens the device.
+    pub(crate) fn open(&self) -> Result<(burn::tensor::Device, DeviceName), Failure> {
+        device::open(self.device).map_err(|error| {
+            Failure::new(Exit::BadInput, error).hint("`fornax doctor` lists what can be used here")
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! Why a training run cannot start, go on, or end well.
+
+use std::path::PathBuf;
+
+use fornax_base::exit::Exit;
+use fornax_base::files::FileError;
+use fornax_base::lock::LockError;
+use fornax_base::recipe::RecipeError;
+use fornax_data::DataError;
+use fornax_infer::generate::GenerateError;
+use fornax_infer::sampler::SamplerError;
+use fornax_model::weights::WeightsError;
+use fornax_model::ConfigError;
+
+use crate::checkpoint::CheckpointError;
+use crate::events::EventError;
+use crate::gate::GateError;
+use crate::recipe::RecipeCheckError;
+
+/// Every failure of a run; [`TrainError::exit`] gives the exit code the contract promises.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The recipe contradicts itself.
+    #[error("the recipe cannot be run")]
+    Recipe(#[from] RecipeCheckError),
+    /// The recipe of a run folder cannot be read.
+    #[error(transparent)]
+    RecipeFile(#[from] RecipeError),
+    /// The model's shape is impossible.
+    #[error("the model cannot be built")]
+    Config(#[from] ConfigError),
+    /// Tokenizer, text or shards.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A model folder cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The event log.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The file system.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Another process works in the run folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A run is there already.
+    #[error("`{folder}` already holds a run")]
+    RunExists {
+        /// The run folder.
+        folder: PathBuf,
+    },
+    /// Nothing to resume.
+    #[error("`{folder}` is not a run folder: it has no recipe.toml")]
+    NotARun {
+        /// The folder as given.
+        folder: PathBuf,
+    },
+    /// Checkpoints are there and all of them are damaged.
+    #[error("no checkpoint of `{folder}` is whole:{}", skipped.iter().map(|s| format!("\n  {s}")).collect::<String>())]
+    AllDamaged {
+        /// The run folder.
+        folder: PathBuf,
+        /// Each with its reason.
+        skipped: Vec<String>,
+    },
+    /// Keys that cannot change between a run and its resume.
+    #[error("the recipe of `{folder}` cannot be changed so on resume:{}", changes.iter().map(|c| format!("\n  {c}")).collect::<String>())]
+    ResumeRefused {
+        /// The run folder.
+        folder: PathBuf,
+        /// `key: was -> is`.
+        changes: Vec<String>,
+    },
+    /// The optimizer state of a checkpoint does not fit the model.
+    #[error("the optimizer state in `{path}` does not fit the model: {message}")]
+    OptimizerState {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The tensor and both numbers.
+        message: String,
+    },
+    /// Rows longer than the model can hold.
+    #[error("train.context ({context}) is longer than the context of `{model}` ({limit})")]
+    Context {
+        /// Tokens in a row of the recipe.
+        context: usize,
+        /// The model folder of `model.init`.
+        model: PathBuf,
+        /// Its `max_position_embeddings`.
+        limit: usize,
+    },
+    /// Token ids the model has no embedding for.
+    #[error("the tokenizer has {tokenizer} tokens, the model's vocabulary {model}")]
+    Vocabulary {
+        /// Size of the tokenizer.
+        tokenizer: usize,
+        /// Size of the model's vocabulary.
+        model: usize,
+    },
+    /// Loss or gradient stopped being a number; no update was applied.
+    #[error(
+        "the numbers are no longer finite: loss {loss}, gradient norm {grad_norm}, lr {lr}{}",
+        parameter.as_ref().map(|name| format!(", gradient of `{name}`")).unwrap_or_default()
+    )]
+    NotFinite {
+        /// Mean loss of the step.
+        loss: f64,
+        /// Global gradient norm.
+        grad_norm: f64,
+        /// Learning rate that would have been applied.
+        lr: f64,
+        /// A parameter whose gradient is not finite.
+        parameter: Option<String>,
+    },
+    /// The same, with where the run stood.
+    #[error("step {step} was not applied (batch at epoch {epoch}, window {window}; last checkpoint: {last})")]
+    StoppedAt {
+        /// The step that was refused, counting from 1.
+        step: u64,
+        /// Epoch of the batch.
+        epoch: u64,
+        /// Window of the batch.
+        window: u64,
+        /// The newest checkpoint, or `none`.
+        last: String,
+        /// What was not finite.
+        source: Box<TrainError>,
+    },
+    /// A parameter that should learn does not.
+    #[error("the gradients show that this model cannot be trained so")]
+    Gate(#[from] GateError),
+    /// Sampling.
+    #[error("a sample could not be generated")]
+    Generate(#[from] GenerateError),
+    /// Sampling options.
+    #[error("the sampling options of the recipe are wrong")]
+    Sampler(#[from] SamplerError),
+    /// The device failed.
+    #[error("the device failed: {message}")]
+    Device {
+        /// The driver's words.
+        message: String,
+    },
+    /// Three saves in a row failed.
+    #[error("checkpoints could not be saved {times} times in a row")]
+    SavesFailing {
+        /// How often.
+        times: u32,
+        /// The last reason.
+        source: Box<TrainError>,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn device(error: impl std::fmt::Display) -> Self {
+        TrainError::Device { message: error.to_string() }
+    }
+
+    /// The exit code of a command that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            TrainError::NotFinite { .. } | TrainError::StoppedAt { .. } => Exit::NotFinite,
+            TrainError::AllDamaged { .. } | TrainError::OptimizerState { .. } => Exit::Damaged,
+            TrainError::Data(error) if error.is_damage() => Exit::Damaged,
+            TrainError::Checkpoint(error) => error.exit(),
+            TrainError::Gate(_)
+            | TrainError::Device { .. }
+            | TrainError::Generate(_)
+            | TrainError::Event(_)
+            | TrainError::SavesFailing { .. } => Exit::Failed,
+            TrainError::File(error) if error.is_disk_full() => Exit::Failed,
+            _ => Exit::BadInput,
+        }
+    }
+
+    /// One action that helps, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            TrainError::RunExists { folder } => Some(format!(
+                "continue it with `fornax train --resume {}` or choose another folder with `--run`",
+                folder.display()
+            )),
+            TrainError::RecipeFile(error) => error.hint(),
+            TrainError::ResumeRefused { .. } => {
+                Some("start a new run with `--run` to change these keys".into())
+            }
+            TrainError::StoppedAt { .. } => Some("resume with a lower optimizer.lr in a new run".into()),
+            TrainError::Weights(WeightsError::Pickle { .. }) => {
+                Some("convert it to safetensors with transformers' save_pretrained".into())
+            }
+            _ => None,
+        }
+    }
+}

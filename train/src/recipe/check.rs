@@ -1,0 +1,513 @@
+//! What makes a recipe impossible, said with both numbers
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use fornax_base::recipe::RecipeError;
+
+use super::{
+    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, OptimizerRecipe, ScheduleKind, StepsRecipe,
+    TokenizerKind, TokenizerRecipe, TrainRecipe,
+};
+
+/// Dimensions stay below 2^31, which every device's index type holds.
+const GREATEST_DIMENSION: usize = i32::MAX as usize;
+const GREATEST_ROWS: usize = 1 << 24;
+const GREATEST_STEPS: u64 = 1_000_000_000_000;
+
+/// A recipe that cannot be run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RecipeCheckError {
+    /// A number outside its range.
+    #[error("`{key}` is {found}, but {expected} is expected")]
+    OutOfRange {
+        /// The dotted key.
+        key: &'static str,
+        /// The value found.
+        found: String,
+        /// The values expected, in words.
+        expected: String,
+    },
+    /// Two numbers of which one must divide the other.
+    #[error("`{key}` ({found}) is not a multiple of `{by_key}` ({by})")]
+    NotMultiple {
+        /// The dotted key.
+        key: &'static str,
+        /// Its value.
+        found: usize,
+        /// The key that should divide it.
+        by_key: &'static str,
+        /// Its value.
+        by: usize,
+    },
+    /// A number of steps that does not fit the run.
+    #[error("`{key}` ({found}) is longer than the run (`train.steps`: {steps} steps)")]
+    LongerThanRun {
+        /// The dotted key.
+        key: &'static str,
+        /// Its value in steps.
+        found: u64,
+        /// Steps of the run.
+        steps: u64,
+    },
+    /// Warm-up and decay overlap.
+    #[error(
+        "`schedule.warmup_steps` ({warmup}) and the decay ({decay} steps) together are longer than the run \
+         (`train.steps`: {steps} steps)"
+    )]
+    DecayOverlaps {
+        /// Steps of warm-up.
+        warmup: u64,
+        /// Steps of decay.
+        decay: u64,
+        /// Steps of the run.
+        steps: u64,
+    },
+    /// A number that must not be smaller than another.
+    #[error("`{key}` ({found}) is smaller than `{than_key}` ({than})")]
+    SmallerThan {
+        /// The dotted key.
+        key: &'static str,
+        /// Its value.
+        found: u64,
+        /// The other key.
+        than_key: &'static str,
+        /// Its value.
+        than: u64,
+    },
+    /// A key that another one makes necessary.
+    #[error("`{key}` is missing, but needed because {because}")]
+    Missing {
+        /// The dotted key.
+        key: &'static str,
+        /// Why it is needed.
+        because: &'static str,
+    },
+    /// A key that would be without effect.
+    #[error("`{key}` is given, but has no effect because {because}")]
+    NoEffect {
+        /// The dotted key.
+        key: &'static str,
+        /// Why.
+        because: &'static str,
+    },
+    /// Two keys that exclude each other.
+    #[error("`{one}` and `{other}` are both given, but {because}")]
+    Both {
+        /// One key.
+        one: &'static str,
+        /// The other key.
+        other: &'static str,
+        /// Why one of them must go.
+        because: &'static str,
+    },
+    /// The recipe cannot be stored in the run folder.
+    #[error(transparent)]
+    NotToml(#[from] RecipeError),
+}
+
+use RecipeCheckError::{
+    Both, DecayOverlaps, LongerThanRun, Missing, NoEffect, NotMultiple, OutOfRange, SmallerThan,
+};
+
+pub(super) fn check(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+    // TOML's integers end at 2^63 - 1, and the run folder stores the recipe as TOML.
+    within("seed", recipe.seed, 0..=i64::MAX as u64)?;
+    model_shape(&recipe.model)?;
+    check_tokenizer(&recipe.model, recipe.tokenizer.as_ref())?;
+    check_data(&recipe.data)?;
+    check_steps(&recipe.train)?;
+    check_optimizer(&recipe.optimizer)?;
+    check_schedule(recipe)?;
+    check_eval(&recipe.eval, recipe)?;
+    let checkpoint = &recipe.checkpoint;
+    within("checkpoint.every", checkpoint.every, 1..=GREATEST_STEPS)?;
+    within("checkpoint.keep_last", checkpoint.keep_last, 2..=1 << 20)?;
+    if checkpoint.keep_best && recipe.eval.every == 0 {
+        return Err(NoEffect {
+            key: "checkpoint.keep_best",
+            because: "`eval.every` is 0, so no validation loss is measured",
+        });
+    }
+    within("log.every", recipe.log.every, 1..=GREATEST_STEPS)
+}
+
+pub(super) fn model_shape(model: &ModelRecipe) -> Result<Option<ModelShape>, RecipeCheckError> {
+    if model.init.is_some() {
+        return refuse_shape_keys(model).map(|()| None);
+    }
+    let needed = |key, value: Option<usize>| {
+        let because = "`model.init` is not given";
+        let value = value.ok_or(Missing { key, because })?;
+        within(key, value, 1..=GREATEST_DIMENSION).map(|()| value)
+    };
+    let n_layers = needed("model.n_layers", model.n_layers)?;
+    let n_heads = needed("model.n_heads", model.n_heads)?;
+    let width = needed("model.width", model.width)?;
+    let n_kv_heads = model.n_kv_heads.unwrap_or(n_heads);
+    within("model.n_kv_heads", n_kv_heads, 1..=n_heads)?;
+    multiple("model.n_heads", n_heads, "model.n_kv_heads", n_kv_heads)?;
+    let shape = ModelShape {
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        head_dim: head_dim(model, width, n_heads)?,
+        width,
+        ffn_width: model.ffn_width.unwrap_or(default_ffn_width(width)),
+        tied: model.tied.unwrap_or(true),
+        rope_theta: model.rope_theta.unwrap_or(10_000.0),
+        norm_eps: model.norm_eps.unwrap_or(1e-5),
+    };
+    within("model.ffn_width", shape.ffn_width, 1..=GREATEST_DIMENSION)?;
+    let attention_width = shape.n_heads.saturating_mul(shape.head_dim);
+    if attention_width > GREATEST_DIMENSION {
+        return Err(OutOfRange {
+            key: "model.head_dim",
+            found: shape.head_dim.to_string(),
+            expected: format!("at most {GREATEST_DIMENSION} over {n_heads} heads"),
+        });
+    }
+    number(
+        "model.rope_theta",
+        shape.rope_theta,
+        "a number above 0",
+        |x| x > 0.0,
+    )?;
+    number(
+        "model.norm_eps",
+        shape.norm_eps,
+        "a number above 0 and below 1",
+        |x| x > 0.0 && x < 1.0,
+    )?;
+    Ok(Some(shape))
+}
+
+/// 8/3 of the width keeps SwiGLU's three matrices as large as a plain block's two of 4 times the width (Shazeer,
+/// arXiv:2002.05202).
+fn default_ffn_width(width: usize) -> usize {
+    width
+        .saturating_mul(8)
+        .div_ceil(3)
+        .div_ceil(32)
+        .saturating_mul(32)
+}
+
+fn head_dim(model: &ModelRecipe, width: usize, n_heads: usize) -> Result<usize, RecipeCheckError> {
+    let dim = match model.head_dim {
+        Some(dim) => dim,
+        None => {
+            multiple("model.width", width, "model.n_heads", n_heads)?;
+            width / n_heads
+        }
+    };
+    within("model.head_dim", dim, 2..=GREATEST_DIMENSION)?;
+    if dim % 2 == 0 {
+        Ok(dim)
+    } else {
+        Err(OutOfRange {
+            key: "model.head_dim",
+            found: dim.to_string(),
+            expected: "an even number, since the rotary embedding turns pairs,".to_owned(),
+        })
+    }
+}
+
+fn refuse_shape_keys(model: &ModelRecipe) -> Result<(), RecipeCheckError> {
+    let given = [
+        ("model.n_layers", model.n_layers.is_some()),
+        ("model.n_heads", model.n_heads.is_some()),
+        ("model.n_kv_heads", model.n_kv_heads.is_some()),
+        ("model.head_dim", model.head_dim.is_some()),
+        ("model.width", model.width.is_some()),
+        ("model.ffn_width", model.ffn_width.is_some()),
+        ("model.tied", model.tied.is_some()),
+        ("model.rope_theta", model.rope_theta.is_some()),
+        ("model.norm_eps", model.norm_eps.is_some()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((other, _)) => Err(Both {
+            one: "model.init",
+            other,
+            because: "the model folder brings its own shape",
+        }),
+    }
+}
+
+fn check_tokenizer(
+    model: &ModelRecipe,
+    tokenizer: Option<&TokenizerRecipe>,
+) -> Result<(), RecipeCheckError> {
+    let tokenizer = match (&model.init, tokenizer) {
+        (Some(_), None) => return Ok(()),
+        (Some(_), Some(_)) => {
+            return Err(Both {
+                one: "model.init",
+                other: "tokenizer",
+                because: "the model folder brings its own tokenizer",
+            });
+        }
+        (None, None) => {
+            return Err(Missing {
+                key: "tokenizer",
+                because: "`model.init` is not given",
+            });
+        }
+        (None, Some(tokenizer)) => tokenizer,
+    };
+    let bpe = tokenizer.kind == TokenizerKind::Bpe;
+    match tokenizer.vocab_size {
+        // 256 bytes and at least one special token.
+        Some(size) if bpe => within("tokenizer.vocab_size", size, 257..=1 << 24)?,
+        None if bpe => {
+            return Err(Missing {
+                key: "tokenizer.vocab_size",
+                because: "`tokenizer.kind` is `bpe`",
+            });
+        }
+        given => no_effect(
+            "tokenizer.vocab_size",
+            given.is_some(),
+            "`tokenizer.kind` is not `bpe`",
+        )?,
+    }
+    if tokenizer.kind != TokenizerKind::File {
+        let because = "`tokenizer.kind` is not `file`";
+        return no_effect("tokenizer.path", tokenizer.path.is_some(), because);
+    }
+    match tokenizer.path {
+        Some(_) => Ok(()),
+        None => Err(Missing {
+            key: "tokenizer.path",
+            because: "`tokenizer.kind` is `file`",
+        }),
+    }
+}
+
+fn check_data(data: &DataRecipe) -> Result<(), RecipeCheckError> {
+    if data.source.is_empty() {
+        return Err(OutOfRange {
+            key: "data.source",
+            found: "empty".to_owned(),
+            expected: "`corpus` or a path".to_owned(),
+        });
+    }
+    let named = data.text_field.is_some();
+    if data.is_corpus() {
+        no_effect("data.text_field", named, "`data.source` is `corpus`")?;
+    } else {
+        let is_plain = data.source.ends_with(".txt") && named;
+        no_effect("data.text_field", is_plain, "`data.source` is plain text")?;
+        let because = "`data.source` is not `corpus`";
+        no_effect("data.corpus_bytes", data.corpus_bytes.is_some(), because)?;
+    }
+    let bytes = data.corpus_bytes.unwrap_or(1 << 20);
+    within("data.corpus_bytes", bytes, 1_000..=1_000_000_000_000)?;
+    let fraction = data.validation_fraction;
+    number(
+        "data.validation_fraction",
+        fraction,
+        "a number from 0 to below 1",
+        |x| (0.0..1.0).contains(&x),
+    )
+}
+
+fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
+    within("train.steps", train.steps, 1..=GREATEST_STEPS)?;
+    within("train.context", train.context, 1..=GREATEST_ROWS)?;
+    within("train.batch", train.batch, 1..=GREATEST_ROWS)?;
+    within("train.micro_batch", train.micro_batch(), 1..=train.batch)?;
+    multiple(
+        "train.batch",
+        train.batch,
+        "train.micro_batch",
+        train.micro_batch(),
+    )
+}
+
+fn check_optimizer(optimizer: &OptimizerRecipe) -> Result<(), RecipeCheckError> {
+    let share = "a number from 0 to below 1";
+    number(
+        "optimizer.lr",
+        optimizer.lr,
+        "a number above 0 and at most 1",
+        |x| x > 0.0 && x <= 1.0,
+    )?;
+    number("optimizer.beta1", optimizer.beta1, share, |x| {
+        (0.0..1.0).contains(&x)
+    })?;
+    number("optimizer.beta2", optimizer.beta2, share, |x| {
+        (0.0..1.0).contains(&x)
+    })?;
+    number(
+        "optimizer.eps",
+        optimizer.eps,
+        "a number above 0 and at most 1",
+        |x| x > 0.0 && x <= 1.0,
+    )?;
+    let decay = optimizer.weight_decay;
+    number(
+        "optimizer.weight_decay",
+        decay,
+        "a number from 0 to 10",
+        |x| (0.0..=10.0).contains(&x),
+    )?;
+    number(
+        "optimizer.clip_norm",
+        optimizer.clip_norm,
+        "a number of at least 0",
+        |x| x >= 0.0,
+    )
+}
+
+fn check_schedule(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+    let (schedule, steps) = (&recipe.schedule, recipe.train.steps);
+    let warmup = schedule.warmup_steps;
+    if warmup > steps {
+        return Err(LongerThanRun {
+            key: "schedule.warmup_steps",
+            found: warmup,
+            steps,
+        });
+    }
+    if schedule.kind == ScheduleKind::Constant {
+        let is_given = schedule.final_lr_fraction.is_some();
+        no_effect(
+            "schedule.final_lr_fraction",
+            is_given,
+            "`schedule.kind` is `constant`",
+        )?;
+    }
+    if schedule.kind != ScheduleKind::Wsd {
+        let is_given = schedule.decay_fraction.is_some();
+        no_effect(
+            "schedule.decay_fraction",
+            is_given,
+            "`schedule.kind` is not `wsd`",
+        )?;
+    }
+    let full = recipe.schedule();
+    let last = full.final_lr_fraction;
+    number(
+        "schedule.final_lr_fraction",
+        last,
+        "a number from 0 to 1",
+        |x| (0.0..=1.0).contains(&x),
+    )?;
+    let decay = full.decay_fraction;
+    number(
+        "schedule.decay_fraction",
+        decay,
+        "a number above 0 and at most 1",
+        |x| x > 0.0 && x <= 1.0,
+    )?;
+    let decay = full.decay_steps(steps);
+    if warmup.saturating_add(decay) > steps {
+        return Err(DecayOverlaps {
+            warmup,
+            decay,
+            steps,
+        });
+    }
+    Ok(())
+}
+
+fn check_eval(eval: &EvalRecipe, recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+    within("eval.every", eval.every, 0..=GREATEST_STEPS)?;
+    within("eval.sample_every", eval.sample_every, 0..=GREATEST_STEPS)?;
+    within("eval.tokens", eval.tokens, 0..=GREATEST_STEPS)?;
+    within("eval.sample_tokens", eval.sample_tokens, 0..=GREATEST_ROWS)?;
+    number(
+        "eval.temperature",
+        eval.temperature,
+        "a number from 0 to 2",
+        |x| (0.0..=2.0).contains(&x),
+    )?;
+    if eval.every > 0 {
+        let context = recipe.train.context as u64;
+        if eval.tokens < context {
+            return Err(SmallerThan {
+                key: "eval.tokens",
+                found: eval.tokens,
+                than_key: "train.context",
+                than: context,
+            });
+        }
+        if recipe.data.validation_fraction == 0.0 {
+            return Err(NoEffect {
+                key: "eval.every",
+                because: "`data.validation_fraction` is 0, so no text is held out",
+            });
+        }
+    }
+    if eval.sample_every == 0 {
+        return Ok(());
+    }
+    if eval.prompts.is_empty() {
+        return Err(Missing {
+            key: "eval.prompts",
+            because: "`eval.sample_every` is above 0",
+        });
+    }
+    within("eval.sample_tokens", eval.sample_tokens, 1..=GREATEST_ROWS)
+}
+
+fn within<N: PartialOrd + Display + Copy>(
+    key: &'static str,
+    found: N,
+    range: RangeInclusive<N>,
+) -> Result<(), RecipeCheckError> {
+    if range.contains(&found) {
+        return Ok(());
+    }
+    Err(OutOfRange {
+        key,
+        found: found.to_string(),
+        expected: format!("a whole number from {} to {}", range.start(), range.end()),
+    })
+}
+
+fn number(
+    key: &'static str,
+    found: f64,
+    expected: &str,
+    is_fine: impl Fn(f64) -> bool,
+) -> Result<(), RecipeCheckError> {
+    if found.is_finite() && is_fine(found) {
+        return Ok(());
+    }
+    Err(OutOfRange {
+        key,
+        found: found.to_string(),
+        expected: expected.to_owned(),
+    })
+}
+
+fn multiple(
+    key: &'static str,
+    found: usize,
+    by_key: &'static str,
+    by: usize,
+) -> Result<(), RecipeCheckError> {
+    if by != 0 && found.is_multiple_of(by) {
+        return Ok(());
+    }
+    Err(NotMultiple {
+        key,
+        found,
+        by_key,
+        by,
+    })
+}
+
+fn no_effect(
+    key: &'static str,
+    is_given: bool,
+    because: &'static str,
+) -> Result<(), RecipeCheckError> {
+    if is_given {
+        Err(NoEffect { key, because })
+    } else {
+        Ok(())
+    }
+}

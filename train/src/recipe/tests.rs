@@ -1,0 +1,555 @@
+use fornax_base::recipe::{RecipeError, load};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Every key there is, each with a value that passes the check; `init`, `path` and `text_field` exclude others and
+/// are added by the tests that need them.
+const FULL: &str = r#"
+seed = 7
+description = "all keys"
+
+[model]
+n_layers = 2
+n_heads = 4
+n_kv_heads = 2
+head_dim = 8
+width = 32
+ffn_width = 96
+tied = false
+rope_theta = 10000.0
+norm_eps = 1e-5
+
+[tokenizer]
+kind = "bpe"
+vocab_size = 512
+
+[data]
+source = "corpus"
+corpus_bytes = 100000
+validation_fraction = 0.05
+packing = "wrap"
+
+[train]
+steps = 1000
+context = 64
+batch = 12
+micro_batch = 4
+precision = "bf16"
+
+[optimizer]
+lr = 1e-3
+beta1 = 0.9
+beta2 = 0.99
+eps = 1e-8
+weight_decay = 0.1
+clip_norm = 1.0
+
+[schedule]
+kind = "wsd"
+warmup_steps = 100
+final_lr_fraction = 0.0
+decay_fraction = 0.3
+
+[eval]
+every = 100
+tokens = 4096
+sample_every = 200
+sample_tokens = 32
+prompts = ["Once", "\n"]
+temperature = 0.5
+
+[checkpoint]
+every = 100
+keep_last = 3
+keep_best = true
+
+[log]
+every = 10
+"#;
+
+const SHORT: &str = r#"
+[model]
+n_layers = 4
+n_heads = 4
+width = 128
+[tokenizer]
+kind = "characters"
+[data]
+source = "input.txt"
+[train]
+steps = 2000
+context = 64
+batch = 12
+[optimizer]
+lr = 1e-3
+[schedule]
+kind = "cosine"
+"#;
+
+fn read(text: &str, sets: &[&str]) -> TrainRecipe {
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    load(text, "recipe.toml", &sets).unwrap()
+}
+
+#[track_caller]
+fn refused(text: &str, sets: &[&str], sentence: &str) {
+    assert_eq!(read(text, sets).check().unwrap_err().to_string(), sentence);
+}
+
+#[test]
+fn defaults_are_those_of_the_page() {
+    let recipe = read(SHORT, &[]);
+    recipe.check().unwrap();
+    let shape = recipe.model_shape().unwrap().unwrap();
+    let expected = ModelShape {
+        n_layers: 4,
+        n_heads: 4,
+        n_kv_heads: 4,
+        head_dim: 32,
+        width: 128,
+        ffn_width: 352,
+        tied: true,
+        rope_theta: 10_000.0,
+        norm_eps: 1e-5,
+    };
+    assert_eq!(shape, expected);
+    assert_eq!((recipe.seed, recipe.train.micro_batch()), (1337, 12));
+    let (optimizer, checkpoint) = (&recipe.optimizer, &recipe.checkpoint);
+    assert_eq!(
+        (optimizer.beta1, optimizer.beta2, optimizer.eps),
+        (0.9, 0.95, 1e-8)
+    );
+    assert_eq!((optimizer.weight_decay, optimizer.clip_norm), (0.1, 1.0));
+    assert_eq!((checkpoint.keep_last, checkpoint.keep_best), (2, false));
+    assert_eq!(recipe.schedule().final_lr_fraction, 0.1);
+    assert_eq!(recipe.data.validation_fraction, 0.1);
+}
+
+#[test]
+fn llama2c_s_ffn_width_is_met() {
+    let shape = read(SHORT, &["model.width=288", "model.n_heads=6"]).model_shape();
+    assert_eq!(shape.unwrap().unwrap().ffn_width, 768);
+}
+
+#[test]
+fn what_cannot_be_run_is_said_with_both_numbers() {
+    refused(
+        SHORT,
+        &["schedule.warmup_steps=2001"],
+        "`schedule.warmup_steps` (2001) is longer than the run (`train.steps`: 2000 steps)",
+    );
+    refused(
+        FULL,
+        &["schedule.warmup_steps=900"],
+        "`schedule.warmup_steps` (900) and the decay (300 steps) together are longer than the run \
+         (`train.steps`: 1000 steps)",
+    );
+    refused(
+        FULL,
+        &["train.micro_batch=5"],
+        "`train.batch` (12) is not a multiple of `train.micro_batch` (5)",
+    );
+    refused(
+        SHORT,
+        &["model.width=130"],
+        "`model.width` (130) is not a multiple of `model.n_heads` (4)",
+    );
+    refused(
+        FULL,
+        &["checkpoint.keep_last=1"],
+        "`checkpoint.keep_last` is 1, but a whole number from 2 to 1048576 is expected",
+    );
+    refused(
+        FULL,
+        &["eval.tokens=63"],
+        "`eval.tokens` (63) is smaller than `train.context` (64)",
+    );
+    refused(
+        FULL,
+        &["optimizer.lr=nan"],
+        "`optimizer.lr` is NaN, but a number above 0 and at most 1 is expected",
+    );
+    refused(
+        FULL,
+        &["model.n_kv_heads=3"],
+        "`model.n_heads` (4) is not a multiple of `model.n_kv_heads` (3)",
+    );
+}
+
+#[test]
+fn no_key_is_read_and_ignored() {
+    for (text, set, part) in [
+        (
+            FULL,
+            "model.init=dir",
+            "`model.init` and `model.n_layers` are both given",
+        ),
+        (
+            FULL,
+            "tokenizer.path=a.json",
+            "`tokenizer.kind` is not `file`",
+        ),
+        (
+            FULL,
+            "tokenizer.kind=file",
+            "`tokenizer.vocab_size` is given",
+        ),
+        (
+            FULL,
+            "tokenizer.kind=characters",
+            "`tokenizer.vocab_size` is given",
+        ),
+        (
+            SHORT,
+            "tokenizer.kind=bpe",
+            "`tokenizer.vocab_size` is missing",
+        ),
+        (SHORT, "tokenizer.kind=file", "`tokenizer.path` is missing"),
+        (FULL, "data.text_field=text", "`data.text_field` is given"),
+        (SHORT, "data.text_field=text", "`data.text_field` is given"),
+        (
+            SHORT,
+            "data.corpus_bytes=5000",
+            "`data.corpus_bytes` is given",
+        ),
+        (
+            FULL,
+            "schedule.kind=cosine",
+            "`schedule.decay_fraction` is given",
+        ),
+        (
+            FULL,
+            "schedule.kind=constant",
+            "`schedule.final_lr_fraction` is given",
+        ),
+        (FULL, "eval.every=0", "`checkpoint.keep_best` is given"),
+        (FULL, "eval.prompts=[]", "`eval.prompts` is missing"),
+        (FULL, "data.validation_fraction=0", "`eval.every` is given"),
+    ] {
+        let error = read(text, &[set]).check().unwrap_err().to_string();
+        assert!(error.contains(part), "{set}: {error}");
+    }
+}
+
+#[test]
+fn a_continued_model_brings_shape_and_tokenizer() {
+    let text = SHORT
+        .replace("n_layers = 4\nn_heads = 4\nwidth = 128", "init = \"dir\"")
+        .replace("[tokenizer]\nkind = \"characters\"\n", "");
+    let recipe = read(&text, &[]);
+    recipe.check().unwrap();
+    assert_eq!(recipe.model_shape().unwrap(), None);
+    refused(
+        &text,
+        &["tokenizer.kind=characters"],
+        "`model.init` and `tokenizer` are both given, but the model folder brings its own tokenizer",
+    );
+}
+
+#[test]
+fn the_resolved_recipe_reads_back_and_stays() {
+    for text in [FULL, SHORT] {
+        let recipe = read(text, &[]);
+        let resolved = recipe.resolved_toml().unwrap();
+        let again = read(&resolved, &[]);
+        assert_eq!(again, recipe.resolved().unwrap());
+        assert_eq!(again.resolved_toml().unwrap(), resolved);
+        assert_eq!(again.hash().unwrap(), recipe.hash().unwrap());
+    }
+    let resolved = read(SHORT, &[]).resolved_toml().unwrap();
+    for line in [
+        "seed = 1337",
+        "ffn_width = 352",
+        "micro_batch = 12",
+        "final_lr_fraction = 0.1",
+    ] {
+        assert!(resolved.contains(line), "{line} in {resolved}");
+    }
+}
+
+#[test]
+fn the_hash_follows_values_and_not_the_writing() {
+    let hash = read(SHORT, &[]).hash().unwrap();
+    assert_eq!(hash.len(), 64);
+    assert_eq!(
+        read(SHORT, &["model.n_kv_heads=4", "seed=1337"])
+            .hash()
+            .unwrap(),
+        hash
+    );
+    assert_ne!(read(SHORT, &["seed=1338"]).hash().unwrap(), hash);
+    assert_ne!(
+        read(SHORT, &["optimizer.lr=0.0010000000000000002"])
+            .hash()
+            .unwrap(),
+        hash
+    );
+}
+
+/// Each key of the full recipe, as `section.key`, and those it leaves out.
+fn every_key() -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut section = String::new();
+    for line in FULL.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            let name = name.trim_end_matches(']');
+            keys.push(name.to_owned());
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.push(format!("{section}{key}"));
+        }
+    }
+    keys.extend(["model.init", "tokenizer.path", "data.text_field"].map(str::to_owned));
+    keys
+}
+
+/// C10: what may change at a resume, key by key.
+#[test]
+fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
+    let old = read(FULL, &[]);
+    let change = |set: &str| compare_for_resume(&old, &read(FULL, &[set]), 500).unwrap();
+    assert_eq!(
+        compare_for_resume(&old, &old, 500).unwrap(),
+        ResumeChange::default()
+    );
+    for set in [
+        "log.every=1",
+        "description=other",
+        "eval.every=50",
+        "eval.sample_every=100",
+        "eval.sample_tokens=8",
+        "eval.prompts=[\"x\"]",
+        "eval.temperature=0",
+        "checkpoint.every=5",
+        "checkpoint.keep_last=9",
+        "checkpoint.keep_best=false",
+        "train.micro_batch=12",
+        "train.steps=1200",
+    ] {
+        let change = change(set);
+        assert_eq!(
+            (change.refused.len(), change.allowed.len()),
+            (0, 1),
+            "{set}"
+        );
+    }
+    for set in [
+        "seed=8",
+        "model.n_layers=3",
+        "model.n_kv_heads=4",
+        "model.head_dim=16",
+        "model.width=64",
+        "model.ffn_width=128",
+        "model.tied=true",
+        "model.rope_theta=5000.0",
+        "model.norm_eps=1e-6",
+        "tokenizer.vocab_size=600",
+        "data.corpus_bytes=200000",
+        "data.validation_fraction=0.1",
+        "data.packing=documents",
+        "train.context=32",
+        "train.batch=24",
+        "train.precision=f32",
+        "optimizer.lr=2e-3",
+        "optimizer.beta1=0.8",
+        "optimizer.beta2=0.9",
+        "optimizer.eps=1e-9",
+        "optimizer.weight_decay=0.0",
+        "optimizer.clip_norm=0.5",
+        "schedule.warmup_steps=50",
+        "schedule.final_lr_fraction=0.1",
+        "schedule.decay_fraction=0.2",
+        "eval.tokens=8192",
+    ] {
+        let change = change(set);
+        assert_eq!(
+            (change.refused.len(), change.allowed.len()),
+            (1, 0),
+            "{set}"
+        );
+    }
+    let other_text = compare_for_resume(&read(SHORT, &[]), &read(SHORT, &["data.source=b.txt"]), 1);
+    assert_eq!(
+        other_text.unwrap().refused,
+        ["data.source: \"input.txt\" -> \"b.txt\""]
+    );
+    assert_eq!(change("model.width=64").refused, ["model.width: 32 -> 64"]);
+    assert_eq!(
+        change("eval.temperature=0").allowed,
+        ["eval.temperature: 0.5 -> 0.0"]
+    );
+}
+
+#[test]
+fn a_run_may_grow_while_its_past_stays_the_same() {
+    let allowed = |kind: &str, steps: u64, done: u64| {
+        let set = format!("schedule.kind={kind}");
+        let (old, longer) = (
+            read(SHORT, &[&set, "schedule.warmup_steps=100"]),
+            read(
+                SHORT,
+                &[
+                    &set,
+                    "schedule.warmup_steps=100",
+                    &format!("train.steps={steps}"),
+                ],
+            ),
+        );
+        compare_for_resume(&old, &longer, done)
+            .unwrap()
+            .refused
+            .is_empty()
+    };
+    assert!(allowed("constant", 4000, 2000));
+    assert!(allowed("constant", 1500, 1500));
+    assert!(!allowed("constant", 1500, 1501));
+    assert!(allowed("wsd", 4000, 1600));
+    assert!(!allowed("wsd", 4000, 1601));
+    assert!(allowed("wsd", 1000, 800));
+    assert!(!allowed("wsd", 1000, 801));
+    for kind in ["cosine", "linear"] {
+        assert!(allowed(kind, 4000, 100));
+        assert!(!allowed(kind, 4000, 101));
+    }
+}
+
+/// K3: every key, every position, one letter replaced, left out, doubled or swapped with the next.
+#[test]
+fn k3_every_typo_of_a_key_names_the_right_key() {
+    /// One letter from two keys at once, so that either may be meant.
+    const EITHER_BETA: [&str; 2] = ["optimizer.beta", "optimizer.betaq"];
+    let keys = every_key();
+    let siblings = |key: &str| -> Vec<String> {
+        let (section, _) = key.rsplit_once('.').unwrap_or(("", key));
+        let same = |other: &&String| other.rsplit_once('.').map_or("", |parts| parts.0) == section;
+        keys.iter().filter(same).cloned().collect()
+    };
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for key in &keys {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        for typo in typos(name) {
+            let typed = if section.is_empty() {
+                typo.clone()
+            } else {
+                format!("{section}.{typo}")
+            };
+            if siblings(key).contains(&typed) {
+                continue;
+            }
+            tried += 1;
+            let error = load::<TrainRecipe>(FULL, "r.toml", &[format!("{typed}=1")]).unwrap_err();
+            assert!(
+                matches!(error, RecipeError::UnknownKey { .. }),
+                "{typed}: {error}"
+            );
+            let hint = error.hint().unwrap();
+            let may_be_beta1 = EITHER_BETA.contains(&typed.as_str()) && hint.contains("`beta1`");
+            let is_right = hint.starts_with("did you mean") && hint.contains(&format!("`{name}`"));
+            if !is_right && !may_be_beta1 {
+                wrong.push(format!("{typed}: {hint}"));
+            }
+        }
+    }
+    assert!(tried > 1000, "only {tried} typos were tried");
+    assert!(wrong.is_empty(), "{} of {tried}: {wrong:#?}", wrong.len());
+}
+
+fn typos(name: &str) -> Vec<String> {
+    let letters: Vec<char> = name.chars().collect();
+    let mut typos = Vec::new();
+    for at in 0..letters.len() {
+        let mut replaced = letters.clone();
+        replaced[at] = if letters[at] == 'q' { 'x' } else { 'q' };
+        let mut missing = letters.clone();
+        missing.remove(at);
+        let mut doubled = letters.clone();
+        doubled.insert(at, letters[at]);
+        let mut swapped = letters.clone();
+        if at + 1 < letters.len() {
+            swapped.swap(at, at + 1);
+        }
+        typos.extend([replaced, missing, doubled, swapped]);
+    }
+    let words = typos.into_iter().map(String::from_iter);
+    words
+        .filter(|word| word != name && !word.is_empty())
+        .collect()
+}
+
+fn judge(text: &str, sets: &[String]) -> Result<(), TestCaseError> {
+    let Ok(recipe) = load::<TrainRecipe>(text, "fuzz", sets) else {
+        return Ok(());
+    };
+    if recipe.check().is_err() {
+        prop_assert!(recipe.resolved_toml().is_err() && recipe.hash().is_err());
+        return Ok(());
+    }
+    let resolved = recipe.resolved().unwrap();
+    prop_assert!(resolved.check().is_ok());
+    let again: TrainRecipe = load(&recipe.resolved_toml().unwrap(), "fuzz", &[]).unwrap();
+    prop_assert_eq!(again, resolved);
+    for step in [0, 1, recipe.train.steps - 1, recipe.train.steps] {
+        let lr = recipe.schedule().lr_at(step, recipe.train.steps);
+        prop_assert!(lr.is_finite() && lr >= 0.0 && lr <= recipe.optimizer.lr * 1.000_001);
+    }
+    Ok(())
+}
+
+fn values() -> impl Strategy<Value = String> {
+    let numbers = prop_oneof![
+        any::<i64>().prop_map(|x| x.to_string()),
+        (0_i64..70).prop_map(|x| x.to_string()),
+        any::<f64>().prop_map(|x| format!("{x:?}")),
+        (0.0..1.0_f64).prop_map(|x| format!("{x:?}")),
+    ];
+    let words = prop::sample::select(vec![
+        "\"\"",
+        "true",
+        "[]",
+        "\"corpus\"",
+        "\"bpe\"",
+        "\"file\"",
+        "\"wsd\"",
+        "\"cosine\"",
+        "\"constant\"",
+        "9223372036854775807",
+        "18446744073709551615",
+        "-1",
+        "nan",
+        "inf",
+        "1e308",
+        "5e-324",
+        "{}",
+        "[\"a\"]",
+        "1979-05-27",
+        "\"\\u0000\"",
+    ]);
+    prop_oneof![2 => numbers, 1 => words.prop_map(str::to_owned)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// F16: an error, or a recipe that passes its check and survives the run folder.
+    #[test]
+    fn f16_changed_values_give_an_error_or_a_checked_recipe(
+        sets in prop::collection::vec((prop::sample::select(every_key()), values()), 0..4),
+        is_full in any::<bool>(),
+    ) {
+        let sets: Vec<String> = sets.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        judge(if is_full { FULL } else { SHORT }, &sets)?;
+    }
+
+    #[test]
+    fn f16_damaged_text_gives_an_error_or_a_checked_recipe(
+        cuts in prop::collection::vec((0..FULL.len(), any::<u8>()), 1..6), noise in any::<Vec<u8>>(),
+    ) {
+        let mut bytes = FULL.as_bytes().to_vec();
+        for (at, byte) in cuts {
+            bytes[at] = byte;
+        }
+        judge(&String::from_utf8_lossy(&bytes), &[])?;
+        judge(&String::from_utf8_lossy(&noise), &[])?;
+    }
+}

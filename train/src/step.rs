@@ -1,0 +1,146 @@
+//! One optimizer step: forward and backward of every micro-batch, gate, clip, update.
+//!
+//! Shapes: b rows, t tokens of a row, n elements of a parameter.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use fornax_data::batches::Batch;
+use fornax_model::{Decoder, Layout, ops, token_tensor};
+
+use crate::error::TrainError;
+use crate::gate::{GradientGate, GradientNorm};
+use crate::optimizer::AdamW;
+
+/// What an objective says of one micro-batch: the summed loss (1, on the autodiff device) and the weight it
+/// is a sum over. Dividing by the weights of the whole step, not of each micro-batch, makes micro-batches of
+/// unequal masks count rightly.
+#[derive(Debug)]
+pub struct LossTerm {
+    /// Sum of the weighted losses.
+    pub loss_sum: Tensor<1>,
+    /// Target tokens for language-model losses, pairs for preference losses.
+    pub weight: f64,
+}
+
+/// What training lowers: a function of the model and a micro-batch.
+pub type Objective<'a> = &'a dyn Fn(&Decoder, &Batch) -> LossTerm;
+
+/// The pretraining objective: next-token cross-entropy over the targets whose mask is true.
+pub fn next_token(decoder: &Decoder, batch: &Batch) -> LossTerm {
+    let device = decoder.device();
+    let hidden = decoder.forward(tokens(&batch.inputs, batch, &device), &layout(batch, &device), None);
+    let mask: Vec<f32> = batch.mask.iter().map(|&trained| f32::from(trained)).collect();
+    let weights = Tensor::from_data(
+        TensorData::new(mask, [batch.rows, batch.columns]),
+        (&device, DType::F32),
+    );
+    let loss_sum = decoder.loss(hidden, tokens(&batch.targets, batch, &device), weights);
+    LossTerm { loss_sum, weight: batch.n_targets() as f64 }
+}
+
+/// Where the tokens of a batch stand.
+pub(crate) fn layout(batch: &Batch, device: &Device) -> Layout {
+    match &batch.documents {
+        Some(documents) => Layout::packed(&batch.positions, documents, batch.rows, device),
+        None => Layout::contiguous(0, batch.columns, device),
+    }
+}
+
+pub(crate) fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, burn::tensor::Int> {
+    token_tensor(ids, batch.rows, device)
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport {
+    /// Mean loss over the step's weight, before the update.
+    pub loss: f64,
+    /// Norm of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Sum of the objective's weights; 0 means that nothing could be learned and nothing was changed.
+    pub weight: f64,
+}
+
+/// Gradients of the summed loss, by parameter.
+type Gradients = BTreeMap<String, Tensor<1>>;
+
+/// Takes one optimizer step. The model and optimizer are unchanged when an error is returned.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] when the loss or a gradient is not finite, [`TrainError::Gate`] from the gate.
+pub fn train_step(
+    decoder: &mut Decoder,
+    optimizer: &mut AdamW,
+    gate: &mut GradientGate,
+    objective: Objective<'_>,
+    micro_batches: &[Batch],
+    lr: f64,
+    clip_norm: f64,
+) -> Result<StepReport, TrainError> {
+    let (mut loss_sum, mut weight, mut gradients) = (0.0, 0.0, Gradients::new());
+    for batch in micro_batches {
+        let term = objective(decoder, batch);
+        if term.weight == 0.0 {
+            continue; // every target is masked: no loss, no gradient
+        }
+        weight += term.weight;
+        loss_sum += f64::from(scalar(term.loss_sum.clone())?);
+        accumulate(decoder, term.loss_sum.backward(), &mut gradients);
+    }
+    if weight == 0.0 {
+        return Ok(StepReport { loss: 0.0, grad_norm: 0.0, weight });
+    }
+    let norms = norms(decoder, &gradients)?;
+    let squares: f64 = norms.iter().filter_map(|norm| norm.square).sum();
+    let (loss, grad_norm) = (loss_sum / weight, squares.sqrt() / weight);
+    if !loss.is_finite() || !grad_norm.is_finite() {
+        let parameter = norms.iter().find(|n| n.square.is_some_and(|s| !s.is_finite()));
+        let parameter = parameter.map(|norm| norm.name.clone());
+        return Err(TrainError::NotFinite { loss, grad_norm, lr, parameter });
+    }
+    gate.check(&norms)?;
+    // One factor makes the mean of the sum and clips; the 1e-6 is torch.nn.utils.clip_grad_norm_'s.
+    let clip = if clip_norm > 0.0 { (clip_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+    optimizer.begin();
+    decoder.visit_mut(&mut |name, mut parameter| {
+        if let Some(gradient_n) = gradients.remove(name) {
+            optimizer.update(name, &mut parameter, gradient_n * (clip / weight), lr);
+        }
+    });
+    Ok(StepReport { loss, grad_norm, weight })
+}
+
+fn accumulate(decoder: &mut Decoder, mut new: burn::tensor::Gradients, sum: &mut Gradients) {
+    decoder.visit_mut(&mut |name, parameter| {
+        let Some(gradient_n) = parameter.take_gradient(&mut new) else { return };
+        let total = match sum.remove(name) {
+            Some(earlier) => earlier + gradient_n,
+            None => gradient_n,
+        };
+        sum.insert(name.to_string(), total);
+    });
+}
+
+/// The square sum of each gradient, read back together: the one wait for the device besides the loss.
+fn norms(decoder: &mut Decoder, gradients: &Gradients) -> Result<Vec<GradientNorm>, TrainError> {
+    let (mut norms, mut sums) = (Vec::new(), Vec::new());
+    decoder.visit_mut(&mut |name, parameter| {
+        let gradient = gradients.get(name);
+        sums.extend(gradient.map(|g| ops::square_sum(g.clone())));
+        let square = gradient.map(|_| 0.0);
+        norms.push(GradientNorm { name: name.to_string(), trainable: parameter.is_trainable(), square });
+    });
+    if sums.is_empty() {
+        return Ok(norms);
+    }
+    let values = Tensor::cat(sums, 0).try_into_vec_as::<f32>().map_err(TrainError::device)?;
+    for (square, value) in norms.iter_mut().filter_map(|norm| norm.square.as_mut()).zip(values) {
+        *square = f64::from(value);
+    }
+    Ok(norms)
+}
+
+fn scalar(tensor: Tensor<1>) -> Result<f32, TrainError> {
+    tensor.try_into_scalar::<f32>().map_err(TrainError::device)
+}

@@ -10,7 +10,10 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     cli::report::install_panic_message();
-    let arguments = cli::Arguments::parse();
+    let arguments = match cli::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => return cli::report::usage(&message),
+    };
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(arguments))) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => cli::report::failure(&failure),

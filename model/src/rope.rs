@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::config::{ConfigError, ModelConfig, positive};
+use crate::config::{ConfigError, MAX_DIMENSION, ModelConfig, positive};
 
 /// How the inverse frequencies differ from `theta^(-2i/d)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,22 +50,43 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// Checks that the numbers are positive and in order.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    /// Checks that the numbers are positive and in order, for frequencies of base `theta`.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfRange`].
+    pub fn check(&self, theta: f64) -> Result<(), ConfigError> {
         match *self {
             RopeScaling::None => Ok(()),
             RopeScaling::Linear { factor } => positive("factor", factor),
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 positive("factor", factor)?;
                 positive("low_freq_factor", low_freq_factor)?;
-                positive("original_max_position_embeddings", original_context)?;
+                whole("original_max_position_embeddings", original_context)?;
+                positive("high_freq_factor", high_freq_factor)?;
                 positive("high_freq_factor - low_freq_factor", high_freq_factor - low_freq_factor)
             }
-            RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, .. } => {
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                mscale,
+                mscale_all_dim,
+                ..
+            } => {
                 positive("factor", factor)?;
-                positive("original_max_position_embeddings", original_context)?;
+                whole("original_max_position_embeddings", original_context)?;
                 positive("beta_slow", beta_slow)?;
-                positive("beta_fast", beta_fast)
+                positive("beta_fast", beta_fast)?;
+                // The blend's bounds divide by the logarithm of theta.
+                positive("rope_theta - 1", theta - 1.0)?;
+                attention_factor.map_or(Ok(()), |f| positive("attention_factor", f))?;
+                for (key, m) in [("mscale", mscale), ("mscale_all_dim", mscale_all_dim)] {
+                    // 0 counts as absent.
+                    m.filter(|&m| m != 0.0).map_or(Ok(()), |m| positive(key, m))?;
+                }
+                Ok(())
             }
         }
     }
@@ -131,6 +152,15 @@ impl RopeScaling {
         });
         (frequencies.collect(), attention as f32)
     }
+}
+
+/// A number of tokens; files write it as an integer or as a float without a fraction.
+fn whole(key: &str, value: f64) -> Result<(), ConfigError> {
+    if value >= 1.0 && value <= MAX_DIMENSION as f64 && value.fract() == 0.0 {
+        return Ok(());
+    }
+    let expected = format!("a whole number, 1 to {MAX_DIMENSION}");
+    Err(ConfigError::OutOfRange { key: key.to_string(), value: value.to_string(), expected })
 }
 
 /// The rotary table of one model on one device.

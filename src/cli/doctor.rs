@@ -1,14 +1,12 @@
 //! `fornax doctor`: what is compiled in, what is found, and why a device is unusable.
 
-use std::io::Write;
-
 use burn::tensor::DType;
 use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_model::device::{Found, Kind, absence, inventory};
 use serde::Serialize;
 
-use super::report::Failure;
+use super::report::{Failure, print};
 
 /// Show what this build can use on this machine
 #[derive(Debug, Args)]
@@ -57,8 +55,7 @@ impl Doctor {
             true => serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failed, e))? + "\n",
             false => plain(&report),
         };
-        let written = std::io::stdout().write_all(text.as_bytes());
-        written.map_err(|error| Failure::new(Exit::Failed, error))?;
+        print(&text)?;
         Ok(Exit::Done)
     }
 }

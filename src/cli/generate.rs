@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::DeviceArgument;
 use super::model_folder::{self, LoadedModel};
-use super::report::{Failure, say};
+use super::report::{Failure, print, say, stdout_failure};
 use super::signals;
 
 /// Longest prompt read from a file or stdin.
@@ -39,16 +39,16 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_tokens: usize,
     /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
     /// Sample from the K likeliest tokens; 0 is off
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Sample from the likeliest tokens that together have this probability; 1 is off
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Drop tokens less likely than this share of the likeliest; 0 is off
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// The same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -196,7 +196,7 @@ struct Text {
     ids: Vec<u32>,
     /// The whole text, kept for `--json` alone.
     whole: String,
-    written: io::Result<()>,
+    written: Result<(), Failure>,
 }
 
 #[derive(Serialize)]
@@ -223,7 +223,7 @@ impl Text {
         self.ids.push(id);
         match self.detokenizer.push(id) {
             Ok(piece) => self.write(piece.as_deref().unwrap_or_default()),
-            Err(error) => self.written = Err(io::Error::other(error)),
+            Err(error) => self.written = Err(Failure::new(Exit::Failed, error)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Text {
             self.whole.push_str(piece);
         } else if self.written.is_ok() && !piece.is_empty() {
             let mut out = io::stdout().lock();
-            self.written = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+            self.written = out.write_all(piece.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failure);
         }
     }
 
@@ -241,16 +241,15 @@ impl Text {
     }
 
     fn finish(mut self, prompt: &[u32], report: &Report) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::new(Exit::Failed, error);
         let rest = self.detokenizer.clone().finish().map_err(|e| Failure::new(Exit::Failed, e))?;
         self.write(&rest);
-        self.written.as_ref().map_err(|error| failed(error.kind().into()))?;
+        std::mem::replace(&mut self.written, Ok(()))?;
         let last = match self.json {
             true => self.json_object(prompt, report)?,
             false => String::new(),
         };
         // One line break ends the text for the shell's prompt.
-        io::stdout().write_all((last + "\n").as_bytes()).map_err(failed)
+        print(&(last + "\n"))
     }
 
     fn json_object(&self, prompt: &[u32], report: &Report) -> Result<String, Failure> {

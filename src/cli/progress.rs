@@ -1,6 +1,6 @@
 //! A training run on the terminal: a progress bar, or plain lines where there is no terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -33,13 +33,18 @@ impl Listener {
     }
 }
 
-fn print(receiver: &Receiver<TrainEvent>, json: bool) {
+fn print(receiver: &Receiver<TrainEvent>, mut json: bool) {
     let mut bar: Option<ProgressBar> = None;
     for event in receiver {
         if json {
             let line = fornax_train::events::to_line(&event).unwrap_or_default();
-            // A reader that went away ends the JSON, not the training.
-            let _ = std::io::stdout().write_all((line + "\n").as_bytes());
+            // Stdout that takes no more ends the JSON, not the training; a reader that went away knows that.
+            if let Err(error) = std::io::stdout().write_all((line + "\n").as_bytes()) {
+                json = false;
+                if error.kind() != ErrorKind::BrokenPipe {
+                    say(&format!("warning: no more JSON, because stdout cannot be written: {error}\n"));
+                }
+            }
         }
         if let TrainEvent::Started { step, total_steps, .. } = &event {
             bar = std::io::stderr().is_terminal().then(|| steps_bar(*step, *total_steps));

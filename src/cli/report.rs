@@ -26,6 +26,14 @@ impl Failure {
         Self::new(Exit::BadInput, anyhow::anyhow!("{sentence}"))
     }
 
+    /// The same failure, met after work began: wrong input can no longer be the reason.
+    pub(crate) fn while_running(mut self) -> Self {
+        if self.exit == Exit::BadInput {
+            self.exit = Exit::Failed;
+        }
+        self
+    }
+
     /// Adds one action that helps.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -54,6 +62,26 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
     }
     say(&text);
     failure.exit.into()
+}
+
+/// Prints what clap says: help and version on stdout, what is wrong with the command line on stderr.
+pub(crate) fn usage(message: &clap::Error) -> ExitCode {
+    match (message.print(), message.use_stderr()) {
+        (Err(error), false) => failure(&stdout_failure(error)),
+        (_, true) => Exit::BadInput.into(),
+        (Ok(()), false) => Exit::Done.into(),
+    }
+}
+
+/// Writes data to stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(stdout_failure)
+}
+
+/// What cannot be written to stdout is a failure, unless the reader went away.
+pub(crate) fn stdout_failure(error: io::Error) -> Failure {
+    Failure::new(Exit::Failed, anyhow::Error::new(error).context("cannot write to stdout"))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -17,7 +17,7 @@ use fornax_train::step::next_token;
 use super::DeviceArgument;
 use super::model_folder::shown;
 use super::progress;
-use super::report::{Failure, say};
+use super::report::{Failure, print, say};
 use super::signals;
 
 const MAX_RECIPE_BYTES: u64 = 1 << 20;
@@ -60,8 +60,7 @@ impl Train {
         let recipe = read_recipe(&text, path, &self.sets)?;
         if self.check {
             let resolved = recipe.resolved_toml().map_err(TrainError::from)?;
-            std::io::Write::write_all(&mut std::io::stdout(), resolved.as_bytes())
-                .map_err(|error| Failure::new(Exit::Failed, error))?;
+            print(&resolved)?;
             return Ok(Exit::Done);
         }
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
@@ -77,7 +76,12 @@ impl Train {
             Ok(recipe::load(text, &path.display().to_string(), &self.sets)?)
         };
         let (outcome, _) = train(&self.device, self.json, folder, |around| {
-            Run::resume(around, folder, self.step, &change, &mut progress::preparing())
+            let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
+            let steps = run.recipe().train.steps;
+            if run.step() == steps {
+                say(&format!("this run is finished: all {steps} steps are done; its model is written again\n"));
+            }
+            Ok(run)
         })?;
         Ok(conclude(folder, &outcome))
     }
@@ -118,7 +122,7 @@ pub(crate) fn train(
     let n_parameters = run.n_parameters();
     drop(run); // with it the sender, which ends the listener
     listener.finish();
-    Ok((result?, n_parameters))
+    Ok((result.map_err(|error| Failure::from(error).while_running())?, n_parameters))
 }
 
 /// Says what to type next and gives the exit code.

@@ -53,6 +53,22 @@ pub enum TrainError {
         /// The run folder.
         folder: PathBuf,
     },
+    /// The folder of a new run holds parts of something else, which the run would use or overwrite.
+    #[error("`{folder}` holds `{part}` but no recipe.toml: a new run needs a folder without it")]
+    Leftover {
+        /// The folder as given.
+        folder: PathBuf,
+        /// What stands in the way.
+        part: &'static str,
+    },
+    /// Something that only a run makes is there, but no recipe.
+    #[error("`{folder}` has no recipe.toml, but holds `{found}`, which a new run would mix with its own")]
+    Occupied {
+        /// The run folder.
+        folder: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
     /// Nothing to resume.
     #[error("`{folder}` is not a run folder: it has no recipe.toml")]
     NotARun {
@@ -82,6 +98,24 @@ pub enum TrainError {
         path: PathBuf,
         /// The tensor and both numbers.
         message: String,
+    },
+    /// The parameters of a verified checkpoint do not fit the model beside it.
+    #[error("the checkpoint `{path}` does not fit its model")]
+    CheckpointModel {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// What differs.
+        source: WeightsError,
+    },
+    /// The tokenizer of a run folder is not the one its shards were made with.
+    #[error("the tokenizer in `{folder}` has checksum {found}, the shards were made with {expected}")]
+    TokenizerDiffers {
+        /// The run folder.
+        folder: PathBuf,
+        /// SHA-256 of its `tokenizer.json`.
+        found: String,
+        /// SHA-256 in its `dataset.json`.
+        expected: String,
     },
     /// Rows longer than the model can hold.
     #[error("train.context ({context}) is longer than the context of `{model}` ({limit})")]
@@ -130,6 +164,14 @@ pub enum TrainError {
         /// What was not finite.
         source: Box<TrainError>,
     },
+    /// The validation loss is not a number although the steps before it were finite.
+    #[error("the validation loss at step {step} is {loss}, a finite number is expected")]
+    ValidationNotFinite {
+        /// Steps done.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
     /// A parameter that should learn does not.
     #[error("the gradients show that this model cannot be trained so")]
     Gate(#[from] GateError),
@@ -153,6 +195,14 @@ pub enum TrainError {
         /// The last reason.
         source: Box<TrainError>,
     },
+    /// The steps are done and saved, but the model folder could not be written.
+    #[error("the model could not be written to `{folder}`")]
+    Export {
+        /// The model folder.
+        folder: PathBuf,
+        /// Why.
+        source: Box<TrainError>,
+    },
 }
 
 impl TrainError {
@@ -163,15 +213,22 @@ impl TrainError {
     /// The exit code of a command that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
-            TrainError::NotFinite { .. } | TrainError::StoppedAt { .. } => Exit::NotFinite,
-            TrainError::AllDamaged { .. } | TrainError::OptimizerState { .. } => Exit::Damaged,
+            TrainError::NotFinite { .. }
+            | TrainError::StoppedAt { .. }
+            | TrainError::ValidationNotFinite { .. } => Exit::NotFinite,
+            TrainError::AllDamaged { .. }
+            | TrainError::OptimizerState { .. }
+            | TrainError::CheckpointModel { .. }
+            | TrainError::TokenizerDiffers { .. } => Exit::Damaged,
             TrainError::Data(error) if error.is_damage() => Exit::Damaged,
+            TrainError::Data(DataError::Prefetch(_)) => Exit::Failed,
             TrainError::Checkpoint(error) => error.exit(),
             TrainError::Gate(_)
             | TrainError::Device { .. }
             | TrainError::Generate(_)
             | TrainError::Event(_)
-            | TrainError::SavesFailing { .. } => Exit::Failed,
+            | TrainError::SavesFailing { .. }
+            | TrainError::Export { .. } => Exit::Failed,
             TrainError::File(error) if error.is_disk_full() => Exit::Failed,
             _ => Exit::BadInput,
         }
@@ -184,7 +241,13 @@ impl TrainError {
                 "continue it with `fornax train --resume {}` or choose another folder with `--run`",
                 folder.display()
             )),
+            TrainError::Occupied { .. } => Some("choose another folder with `--run`".into()),
+            TrainError::NotARun { .. } => {
+                Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
+            }
             TrainError::RecipeFile(error) => error.hint(),
+            TrainError::Leftover { .. } => Some("choose another folder with `--run`".into()),
+            TrainError::Export { .. } => Some("the checkpoint is saved; `train --resume` writes the model again".into()),
             TrainError::ResumeRefused { .. } => {
                 Some("start a new run with `--run` to change these keys".into())
             }

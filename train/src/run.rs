@@ -47,6 +47,10 @@ pub const EVENTS_FILE: &str = "events.jsonl";
 /// The exported model inside a run folder.
 pub const MODEL_FOLDER: &str = "model";
 
+/// What a run makes in its folder besides the recipe; without a recipe, none of it may be there.
+const OWN_NAMES: [&str; 5] =
+    [setup::TOKENIZER_FOLDER, setup::DATA_FOLDER, checkpoint::FOLDER, MODEL_FOLDER, EVENTS_FILE];
+
 /// Where a run happens and who listens.
 pub struct Surroundings {
     /// Writes every file of the run.
@@ -114,15 +118,22 @@ impl Run {
     ) -> Result<Run, TrainError> {
         let recipe = recipe.resolved()?;
         let path = folder.join(RECIPE_FILE);
+        create_folder(&*around.fs, folder)?;
+        // Before looking: a run that is under way in the folder is named by its process.
+        let lock = FolderLock::acquire(folder)?;
         if path.exists() {
             return Err(TrainError::RunExists { folder: folder.to_path_buf() });
         }
-        create_folder(&*around.fs, folder)?;
-        let lock = FolderLock::acquire(folder)?;
+        if let Some(found) = OWN_NAMES.into_iter().find(|name| folder.join(name).exists()) {
+            return Err(TrainError::Occupied { folder: folder.to_path_buf(), found });
+        }
+        remove_stale_temps(&*around.fs, folder)?;
         let sources = setup::sources(&recipe)?;
-        let tokenizer = setup::tokenizer(&*around.fs, folder, &recipe, &sources, progress)?;
+        let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
         setup::config(&recipe, &tokenizer)?;
         write_atomic_bytes(&*around.fs, &path, recipe.resolved_toml()?.as_bytes())?;
+        // After the recipe: a tokenizer without its recipe would be taken for that of the next run here.
+        setup::keep_tokenizer(&*around.fs, folder, &tokenizer)?;
         Run::open(around, folder, recipe, lock, progress)
     }
 
@@ -523,7 +534,16 @@ impl Run {
         Ok(path)
     }
 
+    /// Saves, trying again at once, since there is no later occasion.
+    fn save_at_the_end(&mut self) -> Result<(), TrainError> {
+        while self.saved != Some(self.step) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
     fn stop(&mut self, ending: Ending) -> Result<Outcome, TrainError> {
+        self.save_at_the_end()?;
         let (reason, message) = match ending {
             Ending::Command => (StopReason::Command, "stopped by command after saving"),
             Ending::Signal(Exit::Interrupted) => (StopReason::Interrupted, "interrupted after saving"),
@@ -536,9 +556,10 @@ impl Run {
     }
 
     fn finish(&mut self, started: Instant) -> Result<Outcome, TrainError> {
-        self.save()?;
+        self.save_at_the_end()?;
         let model = self.folder.join(MODEL_FOLDER);
         create_folder(&*self.around.fs, &model)?;
+        remove_stale_temps(&*self.around.fs, &model)?;
         self.inputs.tokenizer.save(&*self.around.fs, &model)?;
         save_model(&*self.around.fs, &self.decoder, DType::F32, SHARD_BYTES, &model)?;
         let validation_loss = self.validated.map(|(_, loss)| loss);

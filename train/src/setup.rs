@@ -55,9 +55,29 @@ pub(crate) fn tokenizer(
     progress: &mut dyn FnMut(Preparing),
 ) -> Result<Tokenizer, TrainError> {
     let kept = folder.join(TOKENIZER_FOLDER);
-    if kept.exists() {
-        return Ok(Tokenizer::load(&kept)?);
+    if !kept.exists() {
+        keep_tokenizer(fs, folder, &new_tokenizer(recipe, sources, progress)?)?;
     }
+    // Read back, so that a new and a resumed run work with the same tokenizer, kept byte for byte.
+    Ok(Tokenizer::load(&kept)?)
+}
+
+/// Keeps the tokenizer of a run in its folder, where none is yet.
+pub(crate) fn keep_tokenizer(
+    fs: &dyn FileSystem,
+    folder: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<(), TrainError> {
+    let kept = folder.join(TOKENIZER_FOLDER);
+    Ok(write_folder_atomic::<DataError>(fs, &kept, &mut |temporary| tokenizer.save(fs, temporary))?)
+}
+
+/// The tokenizer a recipe asks for, made anew.
+pub(crate) fn new_tokenizer(
+    recipe: &TrainRecipe,
+    sources: &[Source],
+    progress: &mut dyn FnMut(Preparing),
+) -> Result<Tokenizer, TrainError> {
     progress(Preparing::Tokenizer);
     let made = match (&recipe.model.init, &recipe.tokenizer) {
         (Some(model), _) => Tokenizer::load(model)?,
@@ -71,9 +91,7 @@ pub(crate) fn tokenizer(
         },
         (None, None) => Tokenizer::train_bpe(&mut documents(sources)?, DEFAULT_VOCABULARY, &mut |_| {})?,
     };
-    write_folder_atomic::<DataError>(fs, &kept, &mut |temporary| made.save(fs, temporary))?;
-    // Read back, so that a new and a resumed run work with the same tokenizer, kept byte for byte.
-    Ok(Tokenizer::load(&kept)?)
+    Ok(made)
 }
 
 const DEFAULT_VOCABULARY: usize = 4096;

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, Family, MAX_LAYERS, ModelConfig};
+use super::{ConfigError, Family, MAX_LAYERS, ModelConfig, keys, shown};
 use crate::rope::RopeScaling;
 
 /// The fields that are read. Everything optional: what is required depends on the family.
@@ -33,18 +33,11 @@ struct HfConfig {
     use_sliding_window: Option<bool>,
     max_window_layers: Option<u64>,
     layer_types: Option<Vec<String>>,
-    bos_token_id: Option<TokenIds>,
-    eos_token_id: Option<TokenIds>,
-    pad_token_id: Option<TokenIds>,
+    bos_token_id: Option<Value>,
+    eos_token_id: Option<Value>,
+    pad_token_id: Option<Value>,
     torch_dtype: Option<String>,
     dtype: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum TokenIds {
-    One(i64),
-    Many(Vec<i64>),
 }
 
 /// Fields that change the numbers wherever they hold something else than the value given here.
@@ -71,8 +64,9 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
     let raw: Value = serde_json::from_str(text).map_err(|e| json_error("(whole file)", &e))?;
     let object = raw.as_object().ok_or_else(|| ConfigError::Json {
         key: "(whole file)".into(),
-        message: "expected a JSON object".into(),
+        message: shown(&format!("expected a JSON object, found {raw}")),
     })?;
+    keys::refuse_duplicates(text).map_err(|e| json_error("(whole file)", &e))?;
     let hf: HfConfig = serde_path_to_error::deserialize(&raw)
         .map_err(|e| json_error(&e.path().to_string(), e.inner()))?;
     let family = family(&hf)?;
@@ -83,7 +77,7 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
 }
 
 fn json_error(key: &str, error: &serde_json::Error) -> ConfigError {
-    ConfigError::Json { key: key.to_string(), message: error.to_string() }
+    ConfigError::Json { key: shown(key), message: shown(&error.to_string()) }
 }
 
 fn family(hf: &HfConfig) -> Result<Family, ConfigError> {
@@ -111,15 +105,14 @@ fn refuse_unsupported(object: &Map<String, Value>) -> Result<(), ConfigError> {
 }
 
 fn unsupported(key: &str, value: &str, supported: &str) -> ConfigError {
-    let (key, value) = (key.to_string(), value.chars().take(200).collect());
-    ConfigError::Unsupported { key, value, supported: supported.to_string() }
+    ConfigError::Unsupported { key: key.to_string(), value: shown(value), supported: supported.to_string() }
 }
 
 fn convert(hf: &HfConfig, raw: &Map<String, Value>, family: Family) -> Result<ModelConfig, ConfigError> {
-    let n_layers = size("num_hidden_layers", hf.num_hidden_layers)?;
-    if n_layers as u64 > MAX_LAYERS {
-        return Err(super::in_range("num_hidden_layers", n_layers as u64, 1, MAX_LAYERS).unwrap_err());
-    }
+    let key = "num_hidden_layers";
+    let n_layers = hf.num_hidden_layers.ok_or(ConfigError::Missing { key })?;
+    super::in_range(key, n_layers, 1, MAX_LAYERS)?;
+    let n_layers = n_layers as usize;
     let width = size("hidden_size", hf.hidden_size)?;
     let n_heads = size("num_attention_heads", hf.num_attention_heads)?;
     let head_dim = match (hf.head_dim, family) {
@@ -194,26 +187,25 @@ fn kv_heads(
     }
 }
 
-/// Negative ids (some files write -1 for "none") mean absent.
-fn ids(key: &str, value: &Option<TokenIds>) -> Result<Vec<u32>, ConfigError> {
+/// One id or a list of them; -1 (some files' word for "none") means absent.
+fn ids(key: &str, value: &Option<Value>) -> Result<Vec<u32>, ConfigError> {
     let all = match value {
         None => return Ok(Vec::new()),
-        Some(TokenIds::One(id)) => std::slice::from_ref(id),
-        Some(TokenIds::Many(ids)) => ids,
+        Some(Value::Array(ids)) => ids.as_slice(),
+        Some(one) => std::slice::from_ref(one),
     };
-    all.iter()
-        .filter(|&&id| id >= 0)
-        .map(|&id| {
-            u32::try_from(id).map_err(|_| ConfigError::OutOfRange {
-                key: key.to_string(),
-                value: id.to_string(),
-                expected: "a token id below vocab_size".into(),
-            })
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| ConfigError::OutOfRange {
+            key: key.to_string(),
+            value: shown(&value.to_string()),
+            expected: "a token id below vocab_size, -1 for none, or a list of ids".into(),
         })
-        .collect()
+    };
+    all.iter().filter(|id| id.as_i64() != Some(-1)).map(id).collect()
 }
 
-fn one_id(key: &str, value: &Option<TokenIds>) -> Result<Option<u32>, ConfigError> {
+fn one_id(key: &str, value: &Option<Value>) -> Result<Option<u32>, ConfigError> {
     Ok(ids(key, value)?.first().copied())
 }
 
@@ -227,15 +219,15 @@ fn dtype(hf: &HfConfig) -> Result<DType, ConfigError> {
     }
 }
 
-/// Mistral slides in every layer; Qwen only where asked, from layer `max_window_layers` on; an explicit
-/// `layer_types` list decides over both.
+/// Mistral slides in every layer; Qwen only where asked, from layer `max_window_layers` on; Qwen's explicit
+/// `layer_types` list decides over both. An absent window is 4096, transformers' default.
 fn windows(
     hf: &HfConfig,
     raw: &Map<String, Value>,
     family: Family,
     n_layers: usize,
 ) -> Result<Vec<Option<usize>>, ConfigError> {
-    let absent = !raw.contains_key("sliding_window") && family == Family::Mistral;
+    let absent = !raw.contains_key("sliding_window") && family != Family::Llama;
     let window = if absent { Some(4096) } else { hf.sliding_window };
     let window = window.map(|w| size("sliding_window", Some(w))).transpose()?;
     let qwen = matches!(family, Family::Qwen2 | Family::Qwen3);
@@ -274,57 +266,101 @@ fn windows(
 /// which wins where both stand.
 fn rope(hf: &HfConfig, context: usize) -> Result<(f64, RopeScaling), ConfigError> {
     let empty = Map::new();
-    let map = hf.rope_scaling.as_ref().or(hf.rope_parameters.as_ref()).unwrap_or(&empty);
-    let in_parameters = hf.rope_parameters.as_ref().and_then(|map| map.get("rope_theta"));
-    let theta = match map.get("rope_theta").or(in_parameters) {
-        None | Some(Value::Null) => hf.rope_theta.unwrap_or(10_000.0),
-        Some(value) => number("rope_theta", value)?,
+    let older = hf.rope_scaling.as_ref().filter(|map| !map.is_empty());
+    let newer = hf.rope_parameters.as_ref().filter(|map| !map.is_empty());
+    let map = match (older, newer) {
+        (Some(map), _) => RopeMap { section: "rope_scaling", map },
+        (None, map) => RopeMap { section: "rope_parameters", map: map.unwrap_or(&empty) },
     };
-    let number_at = |key: &'static str| -> Result<Option<f64>, ConfigError> {
-        map.get(key).filter(|v| !v.is_null()).map(|v| number(key, v)).transpose()
+    let in_parameters = newer.map(|map| RopeMap { section: "rope_parameters", map });
+    let theta = match (map.number("rope_theta")?, in_parameters) {
+        (Some(theta), _) => Some(theta),
+        (None, Some(parameters)) => parameters.number("rope_theta")?,
+        (None, None) => None,
     };
-    let required = |key: &'static str| number_at(key)?.ok_or(ConfigError::Missing { key });
-    let original = match hf.original_max_position_embeddings {
-        Some(top_level) => Some(top_level),
-        None => number_at("original_max_position_embeddings")?,
-    };
-    let original_or = |key: &'static str| original.ok_or(ConfigError::Missing { key });
-    if let Some(factor) = number_at("partial_rotary_factor")?.filter(|&f| f != 1.0) {
+    let theta = theta.or(hf.rope_theta).unwrap_or(10_000.0);
+    if let Some(factor) = map.number("partial_rotary_factor")?.filter(|&f| f != 1.0) {
         return Err(unsupported("partial_rotary_factor", &factor.to_string(), "1"));
     }
-    let kind = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
-    let scaling = match kind.unwrap_or("default") {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: required("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: required("factor")?,
-            low_freq_factor: required("low_freq_factor")?,
-            high_freq_factor: required("high_freq_factor")?,
-            original_context: original_or("original_max_position_embeddings")?,
-        },
-        "yarn" => RopeScaling::Yarn {
-            factor: match number_at("factor")? {
-                Some(factor) => factor,
-                None => context as f64 / original_or("factor")?,
-            },
-            original_context: original.unwrap_or(context as f64),
-            attention_factor: number_at("attention_factor")?,
-            beta_fast: number_at("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
-            beta_slow: number_at("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
-            mscale: number_at("mscale")?,
-            mscale_all_dim: number_at("mscale_all_dim")?,
-            truncate: map.get("truncate").and_then(Value::as_bool).unwrap_or(true),
-        },
-        other => return Err(unsupported("rope scaling type", other, "default, linear, llama3, yarn")),
+    let original = match hf.original_max_position_embeddings {
+        Some(top_level) => Some(top_level),
+        None => map.number("original_max_position_embeddings")?,
     };
-    Ok((theta, scaling))
+    Ok((theta, map.scaling(original, context)?))
 }
 
-fn number(key: &str, value: &Value) -> Result<f64, ConfigError> {
-    value.as_f64().ok_or_else(|| ConfigError::Json {
-        key: format!("rope_parameters.{key}"),
-        message: format!("expected a number, found {value}"),
-    })
+/// The JSON object of rotary settings and the name it stands under.
+struct RopeMap<'a> {
+    section: &'static str,
+    map: &'a Map<String, Value>,
+}
+
+impl RopeMap<'_> {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> ConfigError {
+        let message = shown(&format!("expected {expected}, found {found}"));
+        ConfigError::Json { key: format!("{}.{}", self.section, shown(key)), message }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let number = |value: &Value| value.as_f64().ok_or_else(|| self.wrong(key, "a number", value));
+        self.get(key).map(number).transpose()
+    }
+
+    fn required(&self, key: &'static str) -> Result<f64, ConfigError> {
+        self.number(key)?.ok_or(ConfigError::Missing { key })
+    }
+
+    fn truncate(&self) -> Result<bool, ConfigError> {
+        let flag = |value: &Value| value.as_bool().ok_or_else(|| self.wrong("truncate", "a bool", value));
+        Ok(self.get("truncate").map(flag).transpose()?.unwrap_or(true))
+    }
+
+    /// A factor without a type is not guessed at.
+    fn kind(&self) -> Result<&str, ConfigError> {
+        match self.get("rope_type").or_else(|| self.get("type")) {
+            Some(kind) => kind.as_str().ok_or_else(|| self.wrong("rope_type", "a string", kind)),
+            None if self.get("factor").is_some() => Err(ConfigError::Missing { key: "rope_type" }),
+            None => Ok("default"),
+        }
+    }
+
+    fn scaling(&self, original: Option<f64>, context: usize) -> Result<RopeScaling, ConfigError> {
+        let missing = |key: &'static str| ConfigError::Missing { key };
+        if let Some((key, value)) = self.map.iter().find(|(_, value)| value.is_object()) {
+            return Err(self.wrong(key, "one set of rotary settings for all layers", value));
+        }
+        Ok(match self.kind()? {
+            "default" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: self.required("factor")? },
+            "llama3" => RopeScaling::Llama3 {
+                factor: self.required("factor")?,
+                low_freq_factor: self.required("low_freq_factor")?,
+                high_freq_factor: self.required("high_freq_factor")?,
+                original_context: original.ok_or(missing("original_max_position_embeddings"))?,
+            },
+            "yarn" => RopeScaling::Yarn {
+                factor: match self.number("factor")? {
+                    Some(factor) => factor,
+                    None => context as f64 / original.ok_or(missing("factor"))?,
+                },
+                original_context: original.unwrap_or(context as f64),
+                attention_factor: self.number("attention_factor")?,
+                beta_fast: self.number("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
+                beta_slow: self.number("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
+                mscale: self.number("mscale")?,
+                mscale_all_dim: self.number("mscale_all_dim")?,
+                truncate: self.truncate()?,
+            },
+            other => {
+                let key = format!("{}.rope_type", self.section);
+                return Err(unsupported(&key, other, "default, linear, llama3, yarn"));
+            }
+        })
+    }
 }
 
 pub(super) fn write(config: &ModelConfig) -> String {

@@ -1,6 +1,7 @@
 //! What a model is: its shape and the few switches in which the supported families differ.
 
 mod hf;
+mod keys;
 
 use burn::tensor::DType;
 
@@ -212,10 +213,17 @@ impl ModelConfig {
                 expected: "an even number, since rotary embedding turns pairs".into(),
             });
         }
+        if self.windows.len() != self.n_layers {
+            return Err(ConfigError::OutOfRange {
+                key: "layer_types".into(),
+                value: format!("{} entries", self.windows.len()),
+                expected: format!("one for each of num_hidden_layers ({})", self.n_layers),
+            });
+        }
         positive("rms_norm_eps", self.norm_eps)?;
         positive("rope_theta", self.rope_theta)?;
         positive("initializer_range", self.init_std)?;
-        self.rope_scaling.check()?;
+        self.rope_scaling.check(self.rope_theta)?;
         for (key, id) in self.special_ids() {
             in_range(key, id as u64, 0, self.vocab_size as u64 - 1)?;
         }
@@ -286,10 +294,22 @@ fn in_range(key: &str, value: u64, low: u64, high: u64) -> Result<(), ConfigErro
     Err(ConfigError::OutOfRange { key, value, expected: format!("{low} to {high}") })
 }
 
+/// Single precision is what the number is used in, so it must be positive and finite there.
 pub(crate) fn positive(key: &str, value: f64) -> Result<(), ConfigError> {
-    if value.is_finite() && value > 0.0 {
+    if (value as f32).is_finite() && (value as f32) > 0.0 {
         return Ok(());
     }
     let (key, value) = (key.to_string(), value.to_string());
     Err(ConfigError::OutOfRange { key, value, expected: "a positive finite number".into() })
+}
+
+/// A stranger's text for an error message: one short line without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut short: String = visible.by_ref().take(LONGEST).collect();
+    if visible.next().is_some() {
+        short += " ...";
+    }
+    short
 }

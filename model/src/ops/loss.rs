@@ -108,7 +108,8 @@ pub(super) fn with_gradients<B: Backend>(
         let dlogits = cast::<B>(B::float_mul(dlogits, weight), dtype);
         dhiddens.push(B::float_matmul(dlogits.clone(), head.clone()));
         if head_tracked {
-            let part = B::float_matmul(B::float_transpose(dlogits), hidden);
+            // Summed in f32: in bf16, hundreds of chunks lose percents of the sum.
+            let part = to_f32::<B>(B::float_matmul(B::float_transpose(dlogits), hidden));
             dhead = Some(match dhead {
                 Some(sum) => B::float_add(sum, part),
                 None => part,
@@ -117,7 +118,8 @@ pub(super) fn with_gradients<B: Backend>(
     }
     let nll = B::float_reshape(B::float_cat(nlls, 0), Shape::new([n]));
     let unused = || B::float_zeros(Shape::new([1]), &device, dtype.into());
-    (weighted_sum::<B>(nll, weights), B::float_cat(dhiddens, 0), dhead.unwrap_or_else(unused))
+    let dhead = dhead.map_or_else(unused, |sum| cast::<B>(sum, dtype));
+    (weighted_sum::<B>(nll, weights), B::float_cat(dhiddens, 0), dhead)
 }
 
 /// logits_nv in f32, targets_n1 -> (nll_n1, softmax_nv).

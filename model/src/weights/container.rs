@@ -8,10 +8,11 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::mmap::Mapped;
 use safetensors::tensor::{Dtype, SafeTensors};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::WeightsError;
-use crate::config::MAX_DIMENSION;
+use crate::config::{MAX_DIMENSION, shown};
 
 /// Largest accepted header, the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -53,7 +54,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let map = Mapped::open(path)?;
         let tensors = parse(map.as_bytes())
-            .map_err(|message| WeightsError::Format { path: path.to_path_buf(), message })?;
+            .map_err(|message| WeightsError::Format { path: path.to_path_buf(), message: shown(&message) })?;
         Ok(Self { map, tensors })
     }
 
@@ -69,13 +70,19 @@ impl TensorFile {
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let entry = self.tensors.iter().find(|entry| entry.name == name)?;
-        let bytes = &self.map.as_bytes()[entry.range.clone()];
-        Some(StoredTensor { dtype: entry.dtype, shape: &entry.shape, bytes })
+        self.tensors.iter().find(|entry| entry.name == name).map(|entry| self.stored(entry))
     }
-}
 
-impl TensorFile {
+    /// All tensors with their names, in the order of the file's data.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, StoredTensor<'_>)> {
+        self.tensors.iter().map(|entry| (entry.name.as_str(), self.stored(entry)))
+    }
+
+    fn stored<'a>(&'a self, entry: &'a Entry) -> StoredTensor<'a> {
+        let bytes = &self.map.as_bytes()[entry.range.clone()];
+        StoredTensor { dtype: entry.dtype, shape: &entry.shape, bytes }
+    }
+
     /// The f32 tensor of that name as one vector on `device`; `None` where it is absent or of another dtype.
     pub fn vector(&self, name: &str, device: &Device) -> Option<Tensor<1>> {
         let tensor = self.get(name).filter(|tensor| tensor.dtype == Dtype::F32)?;
@@ -97,7 +104,11 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     if length > available {
         return Err(format!("the header claims {length} bytes, the file has {available} after its length"));
     }
-    no_duplicate_names(&bytes[8..8 + length as usize])?;
+    let data = data_length(&bytes[8..8 + length as usize])?;
+    let (found, expected) = (bytes.len() as u64, (8 + length).saturating_add(data));
+    if found != expected {
+        return Err(format!("the file is {found} bytes long, its header asks for {expected}"));
+    }
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
         format!("{e} (the file is {} bytes long, its header {length})", bytes.len())
     })?;
@@ -124,29 +135,41 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-/// JSON lets a key stand twice and parsers disagree about which wins; such a file is refused.
-fn no_duplicate_names(header: &[u8]) -> Result<(), String> {
-    struct Keys;
-    impl<'de> Visitor<'de> for Keys {
-        type Value = ();
+/// Bytes of data after the header, by the greatest end among its tensors. JSON lets a key stand twice and
+/// parsers disagree about which wins; such a header is refused.
+fn data_length(header: &[u8]) -> Result<u64, String> {
+    #[derive(Deserialize)]
+    struct Info {
+        data_offsets: (u64, u64),
+    }
+    struct Tensors;
+    impl<'de> Visitor<'de> for Tensors {
+        type Value = u64;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON object of tensors")
         }
 
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            let mut seen = HashSet::new();
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+            let (mut seen, mut greatest) = (HashSet::new(), 0);
             while let Some(key) = map.next_key::<String>()? {
-                map.next_value::<IgnoredAny>()?;
-                if !seen.insert(key.clone()) {
-                    return Err(serde::de::Error::custom(format!("`{key}` stands twice")));
+                if key == "__metadata__" {
+                    map.next_value::<IgnoredAny>()?;
+                } else {
+                    let info = map.next_value::<Info>();
+                    let info = info.map_err(|e| A::Error::custom(format!("`{}`: {e}", shown(&key))))?;
+                    greatest = info.data_offsets.1.max(greatest);
                 }
+                if seen.contains(&key) {
+                    return Err(A::Error::custom(format!("`{}` stands twice", shown(&key))));
+                }
+                seen.insert(key);
             }
-            Ok(())
+            Ok(greatest)
         }
     }
     let mut deserializer = serde_json::Deserializer::from_slice(header);
-    deserializer.deserialize_map(Keys).map_err(|e| format!("header: {e}"))
+    deserializer.deserialize_map(Tensors).map_err(|e| format!("header: {e}"))
 }
 
 /// Writes a safetensors file: the named tensors (off the autodiff graph) as `dtype`, with the one metadata
@@ -218,8 +241,8 @@ mod tests {
         refused(&[200, 0, 0, 0, 0, 0, 0, 0, b'{'], "the file has 1");
         let good = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         assert_eq!(parse(&file(good, 8)).unwrap().len(), 1);
-        refused(&file(good, 9), "not fully covered (the file is 71 bytes long");
-        refused(&file(good, 7), "not fully covered (the file is 69 bytes long");
+        refused(&file(good, 9), "the file is 71 bytes long, its header asks for 70");
+        refused(&file(good, 7), "the file is 69 bytes long, its header asks for 70");
         let twice = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         refused(&file(twice, 8), "stands twice");
     }

@@ -11,7 +11,7 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::{LoadOptions, Loaded, StoredTensor, TensorFile, WeightsError};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, shown};
 use crate::decoder::{Decoder, EMBEDDING, HEAD, parameter_shapes};
 
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -91,7 +91,7 @@ struct Index {
 /// Paths of the shards an index names, each inside `folder`.
 fn shard_paths(folder: &Path, index: &Path, text: &str) -> Result<Vec<PathBuf>, WeightsError> {
     let invalid = |message: String| WeightsError::Index { path: index.to_path_buf(), message };
-    let parsed: Index = serde_json::from_str(text).map_err(|e| invalid(e.to_string()))?;
+    let parsed: Index = serde_json::from_str(text).map_err(|e| invalid(shown(&e.to_string())))?;
     let names: BTreeSet<&String> = parsed.weight_map.values().collect();
     if names.len() > MAX_SHARDS {
         return Err(invalid(format!("it names {} shards, at most {MAX_SHARDS}", names.len())));
@@ -100,7 +100,7 @@ fn shard_paths(folder: &Path, index: &Path, text: &str) -> Result<Vec<PathBuf>, 
         return Err(invalid("its weight_map is empty".into()));
     }
     if let Some(name) = names.iter().find(|name| !name.ends_with(".safetensors")) {
-        return Err(invalid(format!("`{name}` is not a safetensors file")));
+        return Err(invalid(format!("`{}` is not a safetensors file", shown(name))));
     }
     let path = |name: &String| {
         join_inside(folder, name)
@@ -119,10 +119,9 @@ impl<'a> Tensors<'a> {
     fn collect(folder: &Path, files: &'a [TensorFile]) -> Result<Self, WeightsError> {
         let (mut all, mut problems) = (BTreeMap::new(), Vec::new());
         for file in files {
-            for name in file.names() {
-                let Some(tensor) = file.get(name) else { continue };
+            for (name, tensor) in file.all() {
                 if all.insert(name, tensor).is_some() {
-                    problems.push(format!("`{name}` is stored in two shards"));
+                    problems.push(format!("`{}` is stored in two shards", shown(name)));
                 }
             }
         }
@@ -152,7 +151,7 @@ impl<'a> Tensors<'a> {
         }
         let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         let extra = self.0.keys().filter(|name| !known.contains(*name));
-        problems.extend(extra.map(|name| format!("`{name}` is stored but not part of this model")));
+        problems.extend(extra.map(|name| format!("`{}` is stored but not part of this model", shown(name))));
         match problems.is_empty() {
             true => Ok(self.0),
             false => Err(WeightsError::Mismatch { folder: folder.to_path_buf(), problems }),

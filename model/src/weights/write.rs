@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use fornax_base::files::{FileSystem, write_atomic, write_atomic_bytes};
+use fornax_base::files::{FileError, FileSystem, write_atomic, write_atomic_bytes};
 
 use super::{WeightsError, write_tensors};
 use crate::decoder::Decoder;
 
 /// Writes `config.json` and the weights of `decoder` as `dtype` into `folder`, which must exist: one
 /// `model.safetensors`, or shards of at most `shard_bytes` with an index. Each file appears complete or
-/// not at all; the configuration comes last, so that a folder with one is whole.
+/// not at all; the configuration comes last, so that a folder with one is whole. The other form of an earlier
+/// save (one file, or an index) is removed.
 ///
 /// # Errors
 /// [`WeightsError::File`].
@@ -26,8 +27,10 @@ pub fn save(
     let write = |path: &Path, tensors: &[Named]| {
         write_atomic(fs, path, &mut |out| write_tensors(tensors, dtype, out))
     };
+    let (single, index_path) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
     if let [only] = shards.as_slice() {
-        write(&folder.join("model.safetensors"), only)?;
+        write(&single, only)?;
+        remove(fs, &index_path)?;
     } else {
         let (mut map, n) = (BTreeMap::new(), shards.len());
         for (i, shard) in shards.iter().enumerate() {
@@ -38,12 +41,23 @@ pub fn save(
         let total: u64 = shards.iter().flatten().map(|t| bytes(t, dtype.size() as u64)).sum();
         let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
         let text = serde_json::to_string_pretty(&index).unwrap_or_default() + "\n";
-        write_atomic_bytes(fs, &folder.join("model.safetensors.index.json"), text.as_bytes())?;
+        write_atomic_bytes(fs, &index_path, text.as_bytes())?;
+        remove(fs, &single)?;
     }
     let mut config = decoder.config().clone();
     config.dtype = dtype;
     write_atomic_bytes(fs, &folder.join("config.json"), config.to_hf_json().as_bytes())?;
     Ok(())
+}
+
+/// A single file wins over an index when loading, so the form that is not written now must not stay.
+fn remove(fs: &dyn FileSystem, path: &Path) -> Result<(), WeightsError> {
+    match fs.remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::Io { op: "remove", path: path.to_path_buf(), source }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 type Named = (String, Vec<usize>, Tensor<1>);

@@ -36,6 +36,13 @@ pub struct ManifestFile {
     pub sha256: String,
 }
 
+/// What a manifest of any version says of itself.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u64,
+}
+
 impl Manifest {
     /// A manifest of these files, sorted.
     pub(super) fn new(mut files: Vec<ManifestFile>) -> Self {
@@ -68,13 +75,11 @@ impl Manifest {
     /// Bytes that are not a manifest as this program writes it, another version, a name outside, names out of order
     /// or twice, a checksum that is none.
     pub fn parse(folder: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: String,
-            version: u64,
-        }
-        let path = || folder.join(MANIFEST_FILE);
-        let bad = |what| CheckpointError::BadManifest { path: path(), what };
+        let path = folder.join(MANIFEST_FILE);
+        let bad = |what| CheckpointError::BadManifest {
+            path: path.clone(),
+            what,
+        };
         let not_json = |error: serde_json::Error| bad(format!("{} bytes, {error}", bytes.len()));
         let head: Head = serde_json::from_slice(bytes).map_err(not_json)?;
         if head.format != FORMAT {
@@ -83,36 +88,37 @@ impl Manifest {
         }
         if head.version != VERSION {
             return Err(CheckpointError::UnknownVersion {
-                path: path(),
+                path,
                 found: head.version,
                 supported: VERSION,
             });
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(not_json)?;
         manifest.paths(folder)?;
-        if let Some(pair) = manifest
-            .files
-            .windows(2)
-            .find(|pair| pair[0].name >= pair[1].name)
-        {
-            return Err(bad(format!(
-                "{:?} stands before {:?}",
-                pair[0].name, pair[1].name
-            )));
-        }
-        if let Some(file) = manifest.files.iter().find(|file| !is_sha256(&file.sha256)) {
-            return Err(bad(format!("the sha-256 of {:?} is none", file.name)));
-        }
+        manifest.check_files().map_err(bad)?;
         // No checksum covers the manifest itself, so every byte has to be as it was written.
         let written = manifest.to_bytes().map_err(not_json)?;
         if written == bytes {
             return Ok(manifest);
         }
+        let (found, expected) = (bytes.len(), written.len());
         Err(bad(format!(
-            "its {} bytes are not the {} bytes that this program writes for it",
-            bytes.len(),
-            written.len()
+            "its {found} bytes are not the {expected} bytes that this program writes for it"
         )))
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let unsorted = |pair: &&[ManifestFile]| pair[0].name >= pair[1].name;
+        if let Some(pair) = self.files.windows(2).find(unsorted) {
+            return Err(format!(
+                "{:?} stands before {:?}",
+                pair[0].name, pair[1].name
+            ));
+        }
+        match self.files.iter().find(|file| !is_sha256(&file.sha256)) {
+            Some(file) => Err(format!("the sha-256 of {:?} is none", file.name)),
+            None => Ok(()),
+        }
     }
 
     /// The text of the file, the same for equal manifests.

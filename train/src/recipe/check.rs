@@ -3,108 +3,15 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use fornax_base::recipe::RecipeError;
-
 use super::{
-    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, OptimizerRecipe, ScheduleKind, StepsRecipe,
-    TokenizerKind, TokenizerRecipe, TrainRecipe,
+    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, OptimizerRecipe, RecipeCheckError,
+    ScheduleKind, StepsRecipe, TokenizerKind, TokenizerRecipe, TrainRecipe,
 };
 
 /// Dimensions stay below 2^31, which every device's index type holds.
 const GREATEST_DIMENSION: usize = i32::MAX as usize;
 const GREATEST_ROWS: usize = 1 << 24;
 const GREATEST_STEPS: u64 = 1_000_000_000_000;
-
-/// A recipe that cannot be run.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RecipeCheckError {
-    /// A number outside its range.
-    #[error("`{key}` is {found}, but {expected} is expected")]
-    OutOfRange {
-        /// The dotted key.
-        key: &'static str,
-        /// The value found.
-        found: String,
-        /// The values expected, in words.
-        expected: String,
-    },
-    /// Two numbers of which one must divide the other.
-    #[error("`{key}` ({found}) is not a multiple of `{by_key}` ({by})")]
-    NotMultiple {
-        /// The dotted key.
-        key: &'static str,
-        /// Its value.
-        found: usize,
-        /// The key that should divide it.
-        by_key: &'static str,
-        /// Its value.
-        by: usize,
-    },
-    /// A number of steps that does not fit the run.
-    #[error("`{key}` ({found}) is longer than the run (`train.steps`: {steps} steps)")]
-    LongerThanRun {
-        /// The dotted key.
-        key: &'static str,
-        /// Its value in steps.
-        found: u64,
-        /// Steps of the run.
-        steps: u64,
-    },
-    /// Warm-up and decay overlap.
-    #[error(
-        "`schedule.warmup_steps` ({warmup}) and the decay ({decay} steps) together are longer than the run \
-         (`train.steps`: {steps} steps)"
-    )]
-    DecayOverlaps {
-        /// Steps of warm-up.
-        warmup: u64,
-        /// Steps of decay.
-        decay: u64,
-        /// Steps of the run.
-        steps: u64,
-    },
-    /// A number that must not be smaller than another.
-    #[error("`{key}` ({found}) is smaller than `{than_key}` ({than})")]
-    SmallerThan {
-        /// The dotted key.
-        key: &'static str,
-        /// Its value.
-        found: u64,
-        /// The other key.
-        than_key: &'static str,
-        /// Its value.
-        than: u64,
-    },
-    /// A key that another one makes necessary.
-    #[error("`{key}` is missing, but needed because {because}")]
-    Missing {
-        /// The dotted key.
-        key: &'static str,
-        /// Why it is needed.
-        because: &'static str,
-    },
-    /// A key that would be without effect.
-    #[error("`{key}` is given, but has no effect because {because}")]
-    NoEffect {
-        /// The dotted key.
-        key: &'static str,
-        /// Why.
-        because: &'static str,
-    },
-    /// Two keys that exclude each other.
-    #[error("`{one}` and `{other}` are both given, but {because}")]
-    Both {
-        /// One key.
-        one: &'static str,
-        /// The other key.
-        other: &'static str,
-        /// Why one of them must go.
-        because: &'static str,
-    },
-    /// The recipe cannot be stored in the run folder.
-    #[error(transparent)]
-    NotToml(#[from] RecipeError),
-}
 
 use RecipeCheckError::{
     Both, DecayOverlaps, LongerThanRun, Missing, NoEffect, NotMultiple, OutOfRange, SmallerThan,
@@ -144,13 +51,10 @@ pub(super) fn model_shape(model: &ModelRecipe) -> Result<Option<ModelShape>, Rec
     let n_layers = needed("model.n_layers", model.n_layers)?;
     let n_heads = needed("model.n_heads", model.n_heads)?;
     let width = needed("model.width", model.width)?;
-    let n_kv_heads = model.n_kv_heads.unwrap_or(n_heads);
-    within("model.n_kv_heads", n_kv_heads, 1..=n_heads)?;
-    multiple("model.n_heads", n_heads, "model.n_kv_heads", n_kv_heads)?;
     let shape = ModelShape {
         n_layers,
         n_heads,
-        n_kv_heads,
+        n_kv_heads: model.n_kv_heads.unwrap_or(n_heads),
         head_dim: head_dim(model, width, n_heads)?,
         width,
         ffn_width: model.ffn_width.unwrap_or(default_ffn_width(width)),
@@ -158,28 +62,27 @@ pub(super) fn model_shape(model: &ModelRecipe) -> Result<Option<ModelShape>, Rec
         rope_theta: model.rope_theta.unwrap_or(10_000.0),
         norm_eps: model.norm_eps.unwrap_or(1e-5),
     };
+    check_shape(&shape).map(|()| Some(shape))
+}
+
+fn check_shape(shape: &ModelShape) -> Result<(), RecipeCheckError> {
+    let (n_heads, n_kv_heads) = (shape.n_heads, shape.n_kv_heads);
+    within("model.n_kv_heads", n_kv_heads, 1..=n_heads)?;
+    multiple("model.n_heads", n_heads, "model.n_kv_heads", n_kv_heads)?;
     within("model.ffn_width", shape.ffn_width, 1..=GREATEST_DIMENSION)?;
-    let attention_width = shape.n_heads.saturating_mul(shape.head_dim);
-    if attention_width > GREATEST_DIMENSION {
+    if n_heads.saturating_mul(shape.head_dim) > GREATEST_DIMENSION {
         return Err(OutOfRange {
             key: "model.head_dim",
             found: shape.head_dim.to_string(),
             expected: format!("at most {GREATEST_DIMENSION} over {n_heads} heads"),
         });
     }
-    number(
-        "model.rope_theta",
-        shape.rope_theta,
-        "a number above 0",
-        |x| x > 0.0,
-    )?;
-    number(
-        "model.norm_eps",
-        shape.norm_eps,
-        "a number above 0 and below 1",
-        |x| x > 0.0 && x < 1.0,
-    )?;
-    Ok(Some(shape))
+    let theta = shape.rope_theta;
+    number("model.rope_theta", theta, "a number above 0", |x| x > 0.0)?;
+    let eps = "a number above 0 and below 1";
+    number("model.norm_eps", shape.norm_eps, eps, |x| {
+        x > 0.0 && x < 1.0
+    })
 }
 
 /// 8/3 of the width keeps SwiGLU's three matrices as large as a plain block's two of 4 times the width (Shazeer,

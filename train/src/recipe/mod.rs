@@ -5,6 +5,7 @@
 
 mod canonical;
 mod check;
+mod error;
 mod resume;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use crate::schedule::Schedule;
 
 pub use fornax_data::batches::Packing;
 
-pub use check::RecipeCheckError;
+pub use error::RecipeCheckError;
 pub use resume::{ResumeChange, compare_for_resume};
 
 /// A whole training run: `train --recipe FILE` reads it, the run folder stores it resolved.

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use fornax_data::dataset::PrepareProgress;
 use fornax_train::events::TrainEvent;
@@ -13,6 +14,9 @@ use super::report::say;
 
 /// Events waiting for the terminal; more are dropped rather than waited for.
 const WAITING: usize = 1024;
+
+/// Time between two step lines where there is no terminal.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Prints events on a thread of its own until the sender is gone.
 pub(crate) struct Listener {
@@ -35,6 +39,7 @@ impl Listener {
 
 fn print(receiver: &Receiver<TrainEvent>, mut json: bool) {
     let mut bar: Option<ProgressBar> = None;
+    let mut last_step: Option<Instant> = None;
     for event in receiver {
         if json {
             let line = fornax_train::events::to_line(&event).unwrap_or_default();
@@ -48,6 +53,14 @@ fn print(receiver: &Receiver<TrainEvent>, mut json: bool) {
         }
         if let TrainEvent::Started { step, total_steps, .. } = &event {
             bar = std::io::stderr().is_terminal().then(|| steps_bar(*step, *total_steps));
+        }
+        // Where nothing can be overwritten, a line for every step would bury everything else.
+        let too_soon = last_step.is_some_and(|at| at.elapsed() < PLAIN_INTERVAL);
+        if let (TrainEvent::Step { .. }, None, true) = (&event, &bar, too_soon) {
+            continue;
+        }
+        if let TrainEvent::Step { .. } = &event {
+            last_step = Some(Instant::now());
         }
         show(&event, bar.as_ref());
     }

@@ -53,7 +53,7 @@ impl Quickstart {
         let folder = shown(&folder);
         say(&format!(
             "\nyour model is in {folder}/model, in Hugging Face layout. Try it:\n\n  \
-             fornax generate --model {folder} --prompt \"One day, \"\n\n\
+             fornax generate --model {folder} --prompt \"One day,\"\n\n\
              (or `cargo run --release -- generate ...` from the source folder)\n"
         ));
         Ok(Exit::Done)

@@ -53,14 +53,6 @@ pub enum TrainError {
         /// The run folder.
         folder: PathBuf,
     },
-    /// The folder of a new run holds parts of something else, which the run would use or overwrite.
-    #[error("`{folder}` holds `{part}` but no recipe.toml: a new run needs a folder without it")]
-    Leftover {
-        /// The folder as given.
-        folder: PathBuf,
-        /// What stands in the way.
-        part: &'static str,
-    },
     /// Something that only a run makes is there, but no recipe.
     #[error("`{folder}` has no recipe.toml, but holds `{found}`, which a new run would mix with its own")]
     Occupied {
@@ -246,7 +238,6 @@ impl TrainError {
                 Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
             }
             TrainError::RecipeFile(error) => error.hint(),
-            TrainError::Leftover { .. } => Some("choose another folder with `--run`".into()),
             TrainError::Export { .. } => Some("the checkpoint is saved; `train --resume` writes the model again".into()),
             TrainError::ResumeRefused { .. } => {
                 Some("start a new run with `--run` to change these keys".into())

@@ -3,6 +3,7 @@
 //! The loop never draws and never prints. It writes `events.jsonl` and hands each event to a bounded channel;
 //! a listener that is slow loses events, one that is gone is forgotten, and training goes on.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -17,12 +18,12 @@ use fornax_data::prefetch::Prefetch;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::Decoder;
 use fornax_model::device::DeviceName;
-use fornax_model::weights::{TensorFile, from_tensors, save as save_model};
+use fornax_model::weights::{TensorFile, save as save_model};
 
 use crate::checkpoint::{self, Best, Checkpoint, NamedTensor, RngPosition, State};
 use crate::control::{Control, Ending, Signal};
 use crate::error::TrainError;
-use crate::events::{EventLog, StopReason, TrainEvent, cut_to_step};
+use crate::events::{EventLog, StopReason, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
 use crate::optimizer::AdamW;
 use crate::rate;
@@ -101,8 +102,11 @@ pub struct Run {
     saved: Option<u64>,
     failed_saves: u32,
     log: EventLog,
+    /// Events that the disk refused, in order; written before any later one.
+    unlogged: VecDeque<TrainEvent>,
     matmul_rate: Option<f64>,
-    _lock: FolderLock,
+    /// Held until the run is dropped.
+    lock: Option<FolderLock>,
 }
 
 impl Run {
@@ -134,7 +138,13 @@ impl Run {
         write_atomic_bytes(&*around.fs, &path, recipe.resolved_toml()?.as_bytes())?;
         // After the recipe: a tokenizer without its recipe would be taken for that of the next run here.
         setup::keep_tokenizer(&*around.fs, folder, &tokenizer)?;
-        Run::open(around, folder, recipe, lock, progress)
+        let fs = Arc::clone(&around.fs);
+        let mut run = Run::open(around, folder, recipe, None, progress).inspect_err(|_| {
+            // Nothing was trained: the same folder is to serve the corrected recipe.
+            remove_beginnings(&*fs, folder);
+        })?;
+        run.lock = Some(lock);
+        Ok(run)
     }
 
     /// Continues the run in `folder` from its newest whole checkpoint, or from exactly `step`. `change` may
@@ -166,12 +176,8 @@ impl Run {
             let folder = folder.to_path_buf();
             return Err(TrainError::ResumeRefused { folder, changes: changes.refused });
         }
-        cut_to_step(&*around.fs, &folder.join(EVENTS_FILE), done)?;
-        if found.is_none() {
-            // Killed before its opening checkpoint: nothing of it counts.
-            cut_everything(&*around.fs, &folder.join(EVENTS_FILE))?;
-        }
-        let mut run = Run::open(around, folder, new, lock, progress)?;
+        let mut run = Run::open(around, folder, new, found.as_ref(), progress)?;
+        run.lock = Some(lock);
         if !changes.allowed.is_empty() {
             write_atomic_bytes(&*run.around.fs, &path, run.recipe.resolved_toml()?.as_bytes())?;
         }
@@ -191,7 +197,7 @@ impl Run {
         around: Surroundings,
         folder: &Path,
         recipe: TrainRecipe,
-        lock: FolderLock,
+        from: Option<&Checkpoint>,
         progress: &mut dyn FnMut(Preparing),
     ) -> Result<Run, TrainError> {
         let fs = &*around.fs;
@@ -201,6 +207,9 @@ impl Run {
             setup::sources(&recipe)?
         };
         let tokenizer = setup::tokenizer(fs, folder, &recipe, &sources, progress)?;
+        if from.is_none() {
+            setup::config(&recipe, &tokenizer)?;
+        }
         let dataset = setup::dataset(fs, folder, &recipe, &sources, &tokenizer, progress)?;
         let rows = recipe.train.micro_batch();
         let validation = match recipe.eval.every {
@@ -214,12 +223,21 @@ impl Run {
             )?,
         };
         // Built on the plain device; the parameters alone go to the autodiff device.
-        let (decoder, warnings) = setup::decoder(&recipe, &tokenizer, &around.device)?;
+        let (decoder, warnings) = match from {
+            Some(checkpoint) => (setup::saved_decoder(&recipe, checkpoint, &around.device)?, Vec::new()),
+            None => setup::decoder(&recipe, &tokenizer, &around.device)?,
+        };
         let checkpoints = folder.join(checkpoint::FOLDER);
         create_folder(fs, &checkpoints)?;
         let shape = decoder.config().to_hf_json();
         write_atomic_bytes(fs, &checkpoints.join("config.json"), shape.as_bytes())?;
-        let log = EventLog::open(Arc::clone(&around.fs), &folder.join(EVENTS_FILE))?;
+        let log_path = folder.join(EVENTS_FILE);
+        match from {
+            Some(checkpoint) => drop(cut_to_step(fs, &log_path, checkpoint.state().step)?),
+            // Killed before its opening checkpoint: nothing of it counts.
+            None => cut_everything(fs, &log_path)?,
+        }
+        let log = EventLog::open(Arc::clone(&around.fs), &log_path)?;
         Control::new(folder, around.signal.clone()).discard_stale(fs)?;
         let mut run = Run {
             folder: folder.to_path_buf(),
@@ -236,11 +254,12 @@ impl Run {
             saved: None,
             failed_saves: 0,
             log,
+            unlogged: VecDeque::new(),
             matmul_rate: None,
             decoder: decoder.trainable(true),
             around,
             recipe,
-            _lock: lock,
+            lock: None,
         };
         for message in warnings {
             run.emit(TrainEvent::Warning { step: 0, message })?;
@@ -250,10 +269,6 @@ impl Run {
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let state = checkpoint.state();
-        let file = TensorFile::open(&checkpoint.path().join(checkpoint::MODEL_FILE))?;
-        let mut decoder = from_tensors(self.decoder.config(), &file, &self.around.device)?;
-        decoder.set_compute(self.decoder.compute());
-        self.decoder = decoder.trainable(true);
         let stored = TensorFile::open(&checkpoint.path().join(checkpoint::OPTIMIZER_FILE))?;
         let sizes: Vec<(String, usize)> = self
             .decoder
@@ -318,7 +333,8 @@ impl Run {
         let mut prefetch = Prefetch::start(self.batches()?, self.cursor, PREFETCH)?;
         self.matmul_rate = rate::matmul_rate(&self.around.device, self.decoder.compute());
         self.announce(total)?;
-        if self.step == 0 {
+        // A checkpoint of step 0 was saved after this, so a run resumed from it has it behind it.
+        if self.step == 0 && self.saved.is_none() {
             self.validate_and_sample(true)?;
         }
         let mut clock = Clock::new(self.tokens_seen);
@@ -351,6 +367,9 @@ impl Run {
             self.tokens_seen += micro_batches.iter().map(|b| (b.rows * b.columns) as u64).sum::<u64>();
             if report.weight == 0.0 {
                 let message = "every target of this step is masked; nothing was learned from it".to_string();
+                self.emit(TrainEvent::Warning { step: self.step, message })?;
+            } else if report.grad_norm == 0.0 {
+                let message = "every gradient of this step is zero; nothing was learned from it".to_string();
                 self.emit(TrainEvent::Warning { step: self.step, message })?;
             }
             if self.step.is_multiple_of(self.recipe.log.every) || self.step == 1 || self.step == total {
@@ -401,7 +420,9 @@ impl Run {
             if orders.save || orders.ending.is_some() {
                 clock.pause();
                 self.save()?;
-                clock.resume();
+                if !control.is_paused() {
+                    clock.resume();
+                }
             }
             if orders.pause_changed {
                 let paused = control.is_paused();
@@ -456,26 +477,31 @@ impl Run {
         if validate {
             let measured = validation::measure(&plain, &self.validation, &self.inputs.tokenizer)?;
             let validation::Measured { loss, bits_per_byte, tokens } = measured;
-            self.validated = Some((self.step, loss));
-            if self.best.is_none_or(|best| loss < best.loss) {
-                self.best = Some(Best { step: self.step, loss });
+            if !loss.is_finite() {
+                return Err(TrainError::ValidationNotFinite { step: self.step, loss });
             }
+            self.validated = Some((self.step, loss));
             self.emit(TrainEvent::Validation { step: self.step, loss, bits_per_byte, tokens })?;
         }
         for prompt in eval.prompts.iter().filter(|_| sample) {
-            let position = (self.recipe.seed, self.step);
-            let tokenizer = &self.inputs.tokenizer;
-            let text = validation::sample(
-                &plain,
-                tokenizer,
-                prompt,
-                eval.sample_tokens,
-                eval.temperature,
-                position,
-            )?;
-            self.emit(TrainEvent::Sample { step: self.step, prompt: prompt.clone(), text })?;
+            let event = self.sample(&plain, prompt);
+            self.emit(event)?;
         }
         Ok(())
+    }
+
+    /// The text after `prompt`; a prompt that cannot be continued costs a warning, not the run.
+    fn sample(&self, plain: &Decoder, prompt: &str) -> TrainEvent {
+        let (step, eval) = (self.step, &self.recipe.eval);
+        let position = (self.recipe.seed, step);
+        let tokenizer = &self.inputs.tokenizer;
+        match validation::sample(plain, tokenizer, prompt, eval.sample_tokens, eval.temperature, position) {
+            Ok(text) => TrainEvent::Sample { step, prompt: prompt.to_string(), text },
+            Err(error) => {
+                let message = format!("no sample of the prompt {prompt:?}: {}", sentence(&error));
+                TrainEvent::Warning { step, message }
+            }
+        }
     }
 
     /// Saves a checkpoint of the present step. A failure is a warning, tried again at the next occasion; the
@@ -492,6 +518,8 @@ impl Run {
                 let seconds = start.elapsed().as_secs_f64();
                 self.emit(TrainEvent::CheckpointSaved { step: self.step, path, seconds })
             }
+            // Trying again cannot help, and no later step can be sound.
+            Err(error) if error.exit() == Exit::NotFinite => Err(error),
             Err(error) => {
                 self.failed_saves += 1;
                 let times = self.failed_saves;
@@ -505,8 +533,16 @@ impl Run {
     }
 
     fn try_save(&mut self) -> Result<PathBuf, TrainError> {
+        if !self.folder.join(RECIPE_FILE).exists() {
+            return Err(TrainError::NotARun { folder: self.folder.clone() });
+        }
         // The events of the steps before must be on disk before a checkpoint says they are done.
+        self.write_log()?;
         self.log.sync()?;
+        let loss = self.validated.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss);
+        // The best of the steps that have a checkpoint: another one could not be kept.
+        let present = loss.map(|loss| Best { step: self.step, loss });
+        let best = present.filter(|now| self.best.is_none_or(|best| now.loss < best.loss)).or(self.best);
         let state = State {
             step: self.step,
             total_steps: self.recipe.train.steps,
@@ -515,8 +551,8 @@ impl Run {
             cursor: serde_json::to_value(self.cursor).map_err(TrainError::device)?,
             rng: RngPosition { seed: self.recipe.seed, step: self.step },
             schedule: self.recipe.schedule.kind,
-            validation_loss: self.validated.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss),
-            best: self.best,
+            validation_loss: loss,
+            best,
             recipe_hash: self.recipe_hash.clone(),
             tool_version: self.around.tool_version.clone(),
         };
@@ -524,8 +560,9 @@ impl Run {
         let optimizer = named_bytes(self.optimizer.tensors())?;
         let fs = &*self.around.fs;
         let path = checkpoint::save(fs, &self.folder, self.step, &model, &optimizer, &state)?;
+        self.best = best;
         let keep_best = self.recipe.checkpoint.keep_best;
-        let best = self.best.filter(|_| keep_best).map(|best| best.step);
+        let best = best.filter(|_| keep_best).map(|best| best.step);
         let pruned = checkpoint::prune(fs, &self.folder, self.recipe.checkpoint.keep_last, best)?;
         for warning in pruned.warnings {
             let message = format!("an old checkpoint was not removed: {warning}");
@@ -558,10 +595,10 @@ impl Run {
     fn finish(&mut self, started: Instant) -> Result<Outcome, TrainError> {
         self.save_at_the_end()?;
         let model = self.folder.join(MODEL_FOLDER);
-        create_folder(&*self.around.fs, &model)?;
-        remove_stale_temps(&*self.around.fs, &model)?;
-        self.inputs.tokenizer.save(&*self.around.fs, &model)?;
-        save_model(&*self.around.fs, &self.decoder, DType::F32, SHARD_BYTES, &model)?;
+        self.export(&model).map_err(|source| TrainError::Export {
+            folder: model.clone(),
+            source: Box::new(source),
+        })?;
         let validation_loss = self.validated.map(|(_, loss)| loss);
         self.emit(TrainEvent::Finished {
             step: self.step,
@@ -574,14 +611,47 @@ impl Run {
         Ok(Outcome { step: self.step, ending: None, model: Some(model), validation_loss })
     }
 
+    fn export(&self, model: &Path) -> Result<(), TrainError> {
+        let fs = &*self.around.fs;
+        create_folder(fs, model)?;
+        remove_stale_temps(fs, model)?;
+        self.inputs.tokenizer.save(fs, model)?;
+        save_model(fs, &self.decoder, DType::F32, SHARD_BYTES, model)?;
+        Ok(())
+    }
+
+    /// Writes an event to the log and offers it to the listener. A disk that refuses does not stop the run:
+    /// the event waits in memory, and no checkpoint is saved before it is written.
     fn emit(&mut self, event: TrainEvent) -> Result<(), TrainError> {
-        self.log.append(&event)?;
+        to_line(&event)?;
+        let was_behind = !self.unlogged.is_empty();
+        self.unlogged.push_back(event.clone());
+        let written = self.write_log();
+        self.tell(event);
+        match written {
+            Err(error) if !was_behind => {
+                let message = format!("the event log waits for the disk: {}", sentence(&error));
+                self.tell(TrainEvent::Warning { step: self.step, message });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write_log(&mut self) -> Result<(), TrainError> {
+        while let Some(event) = self.unlogged.front() {
+            self.log.append(event)?;
+            self.unlogged.pop_front();
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: TrainEvent) {
         if let Some(listener) = &self.around.listener
             && let Err(TrySendError::Disconnected(_)) = listener.try_send(event)
         {
             self.around.listener = None;
         }
-        Ok(())
     }
 
     fn locate(&self, error: TrainError) -> TrainError {
@@ -618,6 +688,14 @@ fn find_checkpoint(
     }
 }
 
+/// Takes back what a run that could not begin has made.
+fn remove_beginnings(fs: &dyn FileSystem, folder: &Path) {
+    // The error that counts is the one that stopped it; what stays is named by the next start.
+    for path in OWN_NAMES.into_iter().chain([RECIPE_FILE]).map(|name| folder.join(name)) {
+        let _ = if path.is_dir() { fs.remove_folder(&path) } else { fs.remove_file(&path) };
+    }
+}
+
 fn cut_everything(fs: &dyn FileSystem, path: &Path) -> Result<(), TrainError> {
     match path.exists() {
         true => Ok(fornax_base::files::cut_log(fs, path, &mut |_| false)?),
@@ -637,7 +715,7 @@ fn named_bytes(
 
 fn reason(error: &TrainError) -> StopReason {
     match error {
-        TrainError::StoppedAt { .. } | TrainError::NotFinite { .. } => StopReason::NonFinite,
+        error if error.exit() == Exit::NotFinite => StopReason::NonFinite,
         TrainError::Gate(_) => StopReason::GradientGate,
         TrainError::SavesFailing { .. } => StopReason::CheckpointsFailing,
         _ => StopReason::Failed,

@@ -12,9 +12,10 @@ use fornax_data::error::DataError;
 use fornax_data::sources::{Source, documents};
 use fornax_data::tokenizer::Tokenizer;
 use fornax_data::corpus;
-use fornax_model::weights::{LoadOptions, load, read_config};
+use fornax_model::weights::{LoadOptions, TensorFile, from_tensors, load, read_config};
 use fornax_model::{Decoder, ModelConfig};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::TrainError;
 use crate::recipe::{ModelShape, Precision, TokenizerKind, TrainRecipe};
 
@@ -107,7 +108,12 @@ pub(crate) fn dataset(
 ) -> Result<Dataset, TrainError> {
     let kept = folder.join(DATA_FOLDER);
     if kept.join(fornax_data::dataset::DATASET_FILE).exists() {
-        return Ok(Dataset::open(&kept)?);
+        let dataset = Dataset::open(&kept)?;
+        let (found, expected) = (tokenizer.fingerprint(), dataset.manifest().tokenizer.clone());
+        return match found == expected {
+            true => Ok(dataset),
+            false => Err(TrainError::TokenizerDiffers { folder: folder.to_path_buf(), found, expected }),
+        };
     }
     fornax_base::files::create_folder(fs, &kept)?;
     let mut options = PrepareOptions::new(recipe.seed);
@@ -132,6 +138,21 @@ pub(crate) fn decoder(
     };
     decoder.set_compute(compute(recipe.train.precision));
     Ok((decoder, warnings))
+}
+
+/// The model of a checkpoint, off the autodiff device. Its shape lies beside the checkpoints, so that a resume
+/// needs no `model.init` folder.
+pub(crate) fn saved_decoder(
+    recipe: &TrainRecipe,
+    saved: &Checkpoint,
+    device: &Device,
+) -> Result<Decoder, TrainError> {
+    let unfit = |source| TrainError::CheckpointModel { path: saved.path().to_path_buf(), source };
+    let config = read_config(saved.path().parent().unwrap_or(Path::new(""))).map_err(unfit)?;
+    let file = TensorFile::open(&saved.path().join(checkpoint::MODEL_FILE)).map_err(unfit)?;
+    let mut decoder = from_tensors(&config, &file, device).map_err(unfit)?;
+    decoder.set_compute(compute(recipe.train.precision));
+    Ok(decoder)
 }
 
 /// The configuration of the run's model.

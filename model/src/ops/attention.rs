@@ -142,6 +142,9 @@ fn hide<B: Backend>(scores: FloatTensor<B>, hidden: BoolTensor<B>) -> FloatTenso
     B::float_mask_fill(scores, hidden, f32::MIN.into())
 }
 
+/// What backward needs: q, k, v, what the forward saved, and the scale.
+type Kept<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f32);
+
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     q: FloatTensor<Autodiff<B, C>>,
     k: FloatTensor<Autodiff<B, C>>,
@@ -153,7 +156,7 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     #[derive(Debug)]
     struct Attention;
     impl<B: LlmOps> Backward<B, 3> for Attention {
-        type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f32);
+        type State = Kept<B>;
 
         fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
             let (q, k, v, saved, scale) = ops.state;

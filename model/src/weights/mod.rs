@@ -111,15 +111,19 @@ pub enum WeightsError {
     },
 }
 
-/// At most this many differences are spelled out; the rest are counted.
+/// At most this many differences are spelled out, half from each end; the rest are counted. Missing tensors
+/// stand before those that are too many, so both kinds are seen.
 const LISTED: usize = 20;
 
 fn list(problems: &[String]) -> String {
-    let mut text: String = problems.iter().take(LISTED).map(|p| format!("\n  {p}")).collect();
-    if problems.len() > LISTED {
-        text += &format!("\n  and {} more", problems.len() - LISTED);
+    let lines = |some: &[String]| -> String { some.iter().map(|p| format!("\n  {p}")).collect() };
+    match problems.len().checked_sub(LISTED) {
+        None | Some(0) => lines(problems),
+        Some(hidden) => {
+            let (head, tail) = (&problems[..LISTED / 2], &problems[problems.len() - LISTED / 2..]);
+            format!("{}\n  and {hidden} more, up to{}", lines(head), lines(tail))
+        }
     }
-    text
 }
 
 /// Reads the configuration of a model folder.

@@ -84,6 +84,7 @@ fn open_files(folder: &Path) -> Result<Vec<TensorFile>, WeightsError> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object with a weight_map")]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
@@ -165,7 +166,8 @@ impl<'a> Tensors<'a> {
         }
         let Some(head) = self.0.remove(HEAD) else { return Vec::new() };
         let embedding = *self.0.entry(EMBEDDING).or_insert(head);
-        if embedding.bytes == head.bytes && embedding.dtype == head.dtype {
+        let (one, other) = ((embedding.dtype, embedding.shape), (head.dtype, head.shape));
+        if one == other && embedding.bytes == head.bytes {
             return Vec::new();
         }
         vec![format!("`{HEAD}` and `{EMBEDDING}` differ although tie_word_embeddings is true")]

@@ -121,7 +121,7 @@ fn w3_offsets() {
         let b = one("F32", "[2]", b).replace("\"a\"", "\"b\"");
         format!("{},{}", f32s(a).trim_end_matches('}').to_owned() + "}", &b[1..])
     };
-    format_error(&file(&f32s("[0,80]"), 8), &["70 bytes long", "asks for"]);
+    format_error(&file(&f32s("[0,80]"), 8), &["71 bytes long, its header asks for 143"]);
     format_error(&file(&f32s("[8,0]"), 0), &["a"]);
     format_error(&file(&f32s("[8,0]"), 8), &["asks for"]);
     format_error(&file(&f32s("[4,12]"), 12), &["`a`"]);
@@ -188,7 +188,7 @@ fn many_tensors_are_refused_quickly() {
     }
     header.pop();
     folder.write(SINGLE, file(&(header + "}"), 20_000));
-    folder.says(&["`t0` is stored but not part", "and 20002 more"]);
+    folder.says(&["`t9999` is stored but not part", "and 20001 more"]);
 }
 
 /// What a stranger wrote reaches the terminal short and without control characters.

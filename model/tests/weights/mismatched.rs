@@ -2,6 +2,7 @@
 //! head.
 
 use burn::tensor::{DType, Device};
+use fornax_model::ModelConfig;
 use fornax_model::weights::{LoadOptions, TensorFile, WeightsError, from_tensors, read_config};
 use serde_json::json;
 
@@ -223,7 +224,7 @@ fn an_untied_model_needs_both() {
 fn tensors_at_hand_are_checked_alike() {
     let folder = Folder::of("llama2");
     let config = read_config(folder.path()).unwrap();
-    let read = |config| {
+    let read = |config: &ModelConfig| {
         let file = TensorFile::open(&folder.path().join(SINGLE)).unwrap();
         from_tensors(config, &file, &Device::flex())
     };
@@ -231,7 +232,7 @@ fn tensors_at_hand_are_checked_alike() {
     let all = parameters(&read(&config).unwrap());
     assert_eq!(all.len(), expected.len());
     assert!(expected.iter().all(|tensor| all[&tensor.name] == tensor.bytes));
-    let mut wider = config;
+    let mut wider = config.clone();
     wider.vocab_size += 1;
     let error = read(&wider).unwrap_err();
     assert!(matches!(&error, WeightsError::Mismatch { problems, .. } if problems.len() == 2), "{error}");

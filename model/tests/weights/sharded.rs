@@ -125,7 +125,7 @@ fn w7_very_many_shards() {
 fn w7_texts_that_are_no_index() {
     for (text, part) in [
         (String::new(), "EOF"),
-        ("[]".into(), "weight_map"),
+        ("[]".into(), "expected a JSON object with a weight_map"),
         ("{}".into(), "missing field `weight_map`"),
         ("{\"weight_map\": {}}".into(), "its weight_map is empty"),
         ("{\"weight_map\": {\"a\": 1}}".into(), "expected a string"),

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use fornax_base::files::FileError;
+use fornax_model::device::{DeviceName, Kind, open};
 use fornax_model::weights::{LoadOptions, WeightsError, load};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
     let model = model_folder();
     std::fs::write(model.join("model.safetensors.index.json"), bytes).unwrap();
     let options = LoadOptions { dtype: None, strict: false };
-    match load(model, options, &Default::default()) {
+    let (device, _) = open(DeviceName::Named(Kind::Cpu, 0)).unwrap();
+    match load(model, options, &device) {
         // One tensor is not a model, whatever the index says.
         Ok(_) => panic!("an index made a model of two tensors"),
         Err(WeightsError::Mismatch { problems, .. }) => {

@@ -32,25 +32,13 @@ fn frequencies_equal_transformers_in_both_forms() {
         let name = case["name"].as_str().unwrap();
         let (older, newer) = (read(&case["config_v4"]), read(&case["config_v5"]));
         assert_eq!(older, newer, "{name}: the two forms differ");
-        let (inverse, scale) = newer
-            .rope_scaling
-            .inverse_frequencies(newer.rope_theta, newer.head_dim);
-        let recorded: Vec<f64> = case["inv_freq"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|v| v.as_f64().unwrap())
-            .collect();
+        let (inverse, scale) = newer.rope_scaling.inverse_frequencies(newer.rope_theta, newer.head_dim);
+        let recorded: Vec<f64> =
+            case["inv_freq"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
         assert_eq!(inverse.len(), recorded.len(), "{name}");
-        let errors = inverse
-            .iter()
-            .zip(&recorded)
-            .map(|(&f, &r)| relative(f64::from(f), r));
+        let errors = inverse.iter().zip(&recorded).map(|(&f, &r)| relative(f64::from(f), r));
         let worst = errors.fold(0.0, f64::max);
-        let scale_error = relative(
-            f64::from(scale),
-            case["attention_scaling"].as_f64().unwrap(),
-        );
+        let scale_error = relative(f64::from(scale), case["attention_scaling"].as_f64().unwrap());
         println!("{name:38} frequencies {worst:.1e}, scale {scale_error:.1e}");
         assert!(worst < 1e-6, "{name}: frequencies are off by {worst}");
         assert!(scale_error < 1e-6, "{name}: scale is off by {scale_error}");
@@ -69,10 +57,7 @@ fn the_older_name_of_the_kind_reads_the_same() {
         let kind = map["rope_type"].clone();
         map.insert("type".into(), kind);
         assert_eq!(read(&form), expected, "{}", case["name"]);
-        form["rope_scaling"]
-            .as_object_mut()
-            .unwrap()
-            .remove("rope_type");
+        form["rope_scaling"].as_object_mut().unwrap().remove("rope_type");
         assert_eq!(read(&form), expected, "{}", case["name"]);
     }
 }
@@ -82,10 +67,6 @@ fn written_settings_read_back_equal() {
     for case in cases() {
         let config = read(&case["config_v5"]);
         let written = config.to_hf_json();
-        assert_eq!(
-            ModelConfig::from_hf_json(&written).unwrap(),
-            config,
-            "{written}"
-        );
+        assert_eq!(ModelConfig::from_hf_json(&written).unwrap(), config, "{written}");
     }
 }

@@ -100,7 +100,9 @@ fn sentence(event: &TrainEvent) -> String {
             grouped(*n_parameters),
             grouped(*tokens_per_step)
         ),
-        TrainEvent::Step { step, loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, .. } => {
+        TrainEvent::Step {
+            step, loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, ..
+        } => {
             let share = match (mfu, matmul_share) {
                 (Some(mfu), _) => format!(" | mfu {:.0}%", mfu * 100.0),
                 (None, Some(share)) => format!(" | {:.0}% of matmul rate", share * 100.0),
@@ -116,7 +118,7 @@ fn sentence(event: &TrainEvent) -> String {
             format!("step {step:05} | validation loss {loss:.4} | {bits_per_byte:.3} bits per byte")
         }
         TrainEvent::Sample { step, prompt, text } => {
-            format!("step {step:05} | sample: {prompt}«{text}»")
+            format!("step {step:05} | sample: {}«{}»", harmless(prompt), harmless(text))
         }
         TrainEvent::CheckpointSaved { step, path, seconds } => {
             format!("step {step:05} | saved {} in {seconds:.2} s", path.display())
@@ -143,6 +145,11 @@ fn sentence(event: &TrainEvent) -> String {
             model.display()
         ),
     }
+}
+
+/// The text without characters that steer a terminal, which a young model writes like any others; line breaks stay.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Progress of tokenizer and shards.
@@ -192,6 +199,11 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_cannot_steer_the_terminal() {
+        assert_eq!(harmless("a\x1b[2J\rb\u{9b}\nc"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\nc");
+    }
 
     #[test]
     fn numbers_are_grouped_and_times_short() {

@@ -35,7 +35,8 @@ pub(crate) struct Train {
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// With --resume: continue from exactly this step's checkpoint
-    #[arg(long, value_name = "N", requires = "resume")]
+    // clap drops `requires` where RECIPE, which excludes --resume, is given.
+    #[arg(long, value_name = "N", requires = "resume", conflicts_with = "recipe")]
     step: Option<u64>,
     /// Override a key of the recipe, for example --set train.steps=100
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -534,6 +534,7 @@ impl Run {
 
     fn try_save(&mut self) -> Result<PathBuf, TrainError> {
         if !self.folder.join(RECIPE_FILE).exists() {
+            // Deleted while it runs: a folder made anew for this checkpoint could not be resumed.
             return Err(TrainError::NotARun { folder: self.folder.clone() });
         }
         // The events of the steps before must be on disk before a checkpoint says they are done.

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, Family, MAX_LAYERS, ModelConfig, keys, shown};
+use super::{ConfigError, Family, MAX_LAYERS, ModelConfig, clipped, keys, shown};
 use crate::rope::RopeScaling;
 
 /// The fields that are read. Everything optional: what is required depends on the family.
@@ -77,7 +77,7 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
 }
 
 fn json_error(key: &str, error: &serde_json::Error) -> ConfigError {
-    ConfigError::Json { key: shown(key), message: shown(&error.to_string()) }
+    ConfigError::Json { key: shown(key), message: clipped(&error.to_string(), 300) }
 }
 
 fn family(hf: &HfConfig) -> Result<Family, ConfigError> {
@@ -301,7 +301,7 @@ impl RopeMap<'_> {
     }
 
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> ConfigError {
-        let message = shown(&format!("expected {expected}, found {found}"));
+        let message = format!("expected {expected}, found {}", shown(&found.to_string()));
         ConfigError::Json { key: format!("{}.{}", self.section, shown(key)), message }
     }
 
@@ -377,11 +377,7 @@ pub(super) fn write(config: &ModelConfig) -> String {
         "architectures": [config.family.architecture()],
         "attention_dropout": 0.0,
         "bos_token_id": config.bos_id,
-        "eos_token_id": match config.eos_ids.as_slice() {
-            [] => Value::Null,
-            [one] => json!(one),
-            many => json!(many),
-        },
+        "eos_token_id": eos(config),
         "pad_token_id": config.pad_id,
         "dtype": dtype,
         "torch_dtype": dtype,
@@ -406,6 +402,24 @@ pub(super) fn write(config: &ModelConfig) -> String {
     add_family_fields(config, map.as_object_mut().expect("the literal above is an object"));
     // serde_json keeps keys sorted, so equal configurations are equal files.
     serde_json::to_string_pretty(&map).expect("strings, numbers and lists always serialize") + "\n"
+}
+
+pub(super) fn write_generation(config: &ModelConfig) -> String {
+    let map = json!({
+        "bos_token_id": config.bos_id,
+        "eos_token_id": eos(config),
+        "pad_token_id": config.pad_id,
+    });
+    serde_json::to_string_pretty(&map).expect("numbers and lists always serialize") + "\n"
+}
+
+/// One id alone, several as a list, none as null.
+fn eos(config: &ModelConfig) -> Value {
+    match config.eos_ids.as_slice() {
+        [] => Value::Null,
+        [one] => json!(one),
+        many => json!(many),
+    }
 }
 
 fn add_family_fields(config: &ModelConfig, map: &mut Map<String, Value>) {

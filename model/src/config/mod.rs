@@ -183,6 +183,11 @@ impl ModelConfig {
         hf::write(self)
     }
 
+    /// Writes the fields of a Hugging Face `generation_config.json`: the special tokens.
+    pub fn to_generation_json(&self) -> String {
+        hf::write_generation(self)
+    }
+
     /// Checks ranges and that the numbers fit each other.
     pub fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
@@ -303,11 +308,15 @@ pub(crate) fn positive(key: &str, value: f64) -> Result<(), ConfigError> {
     Err(ConfigError::OutOfRange { key, value, expected: "a positive finite number".into() })
 }
 
-/// A stranger's text for an error message: one short line without control characters.
+/// A stranger's name or value for an error message: one short line without control characters.
 pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 300;
+    clipped(text, 200)
+}
+
+/// A text that may hold a stranger's, in one line of at most so many characters, none of them control.
+pub(crate) fn clipped(text: &str, longest: usize) -> String {
     let mut visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut short: String = visible.by_ref().take(LONGEST).collect();
+    let mut short: String = visible.by_ref().take(longest).collect();
     if visible.next().is_some() {
         short += " ...";
     }

@@ -86,14 +86,15 @@ pub(super) fn forward<B: Backend>(
     hidden: BoolTensor<B>,
     masked: bool,
     scale: f32,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+    hidden_score: f32,
+) -> Pair<B> {
     let (q_shape, dtype) = (q.shape(), q.dtype());
     let [b, h, t, _d] = q_shape.dims();
     let [_, g, s, _] = k.shape().dims();
     let q = fold_groups::<B>(B::float_mul_scalar(q, scale.into()), g);
     let scores = to_f32::<B>(B::float_matmul(q, B::float_transpose(k)));
     let scores = B::float_reshape(scores, Shape::new([b, h, t, s]));
-    let scores = if masked { hide::<B>(scores, hidden) } else { scores };
+    let scores = if masked { hide::<B>(scores, hidden, hidden_score) } else { scores };
     let probabilities = B::softmax(scores, 3);
     let by_group = B::float_reshape(cast::<B>(probabilities.clone(), dtype), Shape::new([b, g, h / g * t, s]));
     let out = B::float_reshape(B::float_matmul(by_group, v), q_shape);
@@ -133,17 +134,20 @@ fn fold_groups<B: Backend>(x: FloatTensor<B>, g: usize) -> FloatTensor<B> {
     B::float_reshape(x, Shape::new([b, g, h / g * t, d]))
 }
 
-/// Scores of hidden keys become the most negative finite number: every query sees at least itself, so
-/// they vanish in the softmax, and no backend has to handle infinities.
-fn hide<B: Backend>(scores: FloatTensor<B>, hidden: BoolTensor<B>) -> FloatTensor<B> {
+/// Scores of hidden keys become `hidden_score`: every query sees at least itself, so they vanish in the softmax.
+/// The most negative finite number does on every backend; infinities are not everywhere safe on GPUs.
+fn hide<B: Backend>(scores: FloatTensor<B>, hidden: BoolTensor<B>, hidden_score: f32) -> FloatTensor<B> {
     let [x, t, s] = hidden.shape().dims();
     let hidden = B::bool_reshape(hidden, Shape::new([x, 1, t, s]));
     let hidden = B::bool_expand(hidden, scores.shape());
-    B::float_mask_fill(scores, hidden, f32::MIN.into())
+    B::float_mask_fill(scores, hidden, hidden_score.into())
 }
 
 /// What backward needs: q, k, v, what the forward saved, and the scale.
 type Kept<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f32);
+
+/// The output, and what the forward saved.
+type Pair<B> = (FloatTensor<B>, FloatTensor<B>);
 
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     q: FloatTensor<Autodiff<B, C>>,
@@ -152,7 +156,7 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     hidden: BoolTensor<B>,
     masked: bool,
     scale: f32,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> Pair<Autodiff<B, C>> {
     #[derive(Debug)]
     struct Attention;
     impl<B: LlmOps> Backward<B, 3> for Attention {

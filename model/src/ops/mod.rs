@@ -94,7 +94,7 @@ pub trait LlmOps: Backend {
         masked: bool,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        attention::forward::<Self>(q, k, v, hidden, masked, scale)
+        attention::forward::<Self>(q, k, v, hidden, masked, scale, f32::MIN)
     }
 
     /// The inputs of `attention`, what it saved, and dout_bhtd -> (dq, dk, dv).
@@ -157,7 +157,19 @@ pub trait LlmOps: Backend {
     }
 }
 
-impl LlmOps for Flex {}
+impl LlmOps for Flex {
+    fn attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        masked: bool,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        // libm's exp returns at once for minus infinity and takes a slow path for any other underflow.
+        attention::forward::<Self>(q, k, v, hidden, masked, scale, f32::NEG_INFINITY)
+    }
+}
 
 #[cfg(feature = "cube")]
 impl LlmOps for burn_cubecl::CubeBackend {}

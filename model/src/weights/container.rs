@@ -7,12 +7,11 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::mmap::Mapped;
-use safetensors::tensor::{Dtype, SafeTensors};
-use serde::Deserialize;
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::WeightsError;
-use crate::config::{MAX_DIMENSION, shown};
+use crate::config::{MAX_DIMENSION, clipped, shown};
 
 /// Largest accepted header, the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
@@ -54,7 +53,7 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let map = Mapped::open(path)?;
         let tensors = parse(map.as_bytes())
-            .map_err(|message| WeightsError::Format { path: path.to_path_buf(), message: shown(&message) })?;
+            .map_err(|message| WeightsError::Format { path: path.to_path_buf(), message: clipped(&message, 600) })?;
         Ok(Self { map, tensors })
     }
 
@@ -138,10 +137,6 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
 /// Bytes of data after the header, by the greatest end among its tensors. JSON lets a key stand twice and
 /// parsers disagree about which wins; such a header is refused.
 fn data_length(header: &[u8]) -> Result<u64, String> {
-    #[derive(Deserialize)]
-    struct Info {
-        data_offsets: (u64, u64),
-    }
     struct Tensors;
     impl<'de> Visitor<'de> for Tensors {
         type Value = u64;
@@ -156,9 +151,10 @@ fn data_length(header: &[u8]) -> Result<u64, String> {
                 if key == "__metadata__" {
                     map.next_value::<IgnoredAny>()?;
                 } else {
-                    let info = map.next_value::<Info>();
-                    let info = info.map_err(|e| A::Error::custom(format!("`{}`: {e}", shown(&key))))?;
-                    greatest = info.data_offsets.1.max(greatest);
+                    let wrong = |e: String| A::Error::custom(format!("`{}`: {e}", shown(&key)));
+                    let info = map.next_value::<TensorInfo>().map_err(|e| wrong(e.to_string()))?;
+                    fits(&info).map_err(wrong)?;
+                    greatest = greatest.max(info.data_offsets.1 as u64);
                 }
                 if seen.contains(&key) {
                     return Err(A::Error::custom(format!("`{}` stands twice", shown(&key))));
@@ -170,6 +166,22 @@ fn data_length(header: &[u8]) -> Result<u64, String> {
     }
     let mut deserializer = serde_json::Deserializer::from_slice(header);
     deserializer.deserialize_map(Tensors).map_err(|e| format!("header: {e}"))
+}
+
+/// Whether a tensor's shape takes the bytes that its offsets give it.
+fn fits(info: &TensorInfo) -> Result<(), String> {
+    let (dtype, shape, (start, end)) = (info.dtype, &info.shape, info.data_offsets);
+    let Some(stored) = end.checked_sub(start) else {
+        return Err(format!("its data end at {end}, before their start at {start}"));
+    };
+    let bits = shape.iter().try_fold(dtype.bitsize(), |bits, &d| bits.checked_mul(d));
+    let expected = match bits {
+        Some(bits) if bits.is_multiple_of(8) && bits / 8 == stored => return Ok(()),
+        Some(bits) if bits.is_multiple_of(8) => format!("{} bytes", bits / 8),
+        Some(bits) => format!("{bits} bits"),
+        None => "more bytes than can be counted".to_string(),
+    };
+    Err(format!("{dtype:?} {} is stored in {stored} bytes, expected {expected}", shown(&format!("{shape:?}"))))
 }
 
 /// Writes a safetensors file: the named tensors (off the autodiff graph) as `dtype`, with the one metadata

@@ -11,7 +11,7 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use super::{LoadOptions, Loaded, StoredTensor, TensorFile, WeightsError};
-use crate::config::{ModelConfig, shown};
+use crate::config::{ModelConfig, clipped, shown};
 use crate::decoder::{Decoder, EMBEDDING, HEAD, parameter_shapes};
 
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
@@ -92,7 +92,7 @@ struct Index {
 /// Paths of the shards an index names, each inside `folder`.
 fn shard_paths(folder: &Path, index: &Path, text: &str) -> Result<Vec<PathBuf>, WeightsError> {
     let invalid = |message: String| WeightsError::Index { path: index.to_path_buf(), message };
-    let parsed: Index = serde_json::from_str(text).map_err(|e| invalid(shown(&e.to_string())))?;
+    let parsed: Index = serde_json::from_str(text).map_err(|e| invalid(clipped(&e.to_string(), 300)))?;
     let names: BTreeSet<&String> = parsed.weight_map.values().collect();
     if names.len() > MAX_SHARDS {
         return Err(invalid(format!("it names {} shards, at most {MAX_SHARDS}", names.len())));

@@ -9,7 +9,7 @@ use fornax_base::files::{FileError, FileSystem, write_atomic, write_atomic_bytes
 use super::{WeightsError, write_tensors};
 use crate::decoder::Decoder;
 
-/// Writes `config.json` and the weights of `decoder` as `dtype` into `folder`, which must exist: one
+/// Writes `config.json`, `generation_config.json` and the weights of `decoder` as `dtype` into `folder`, which must exist: one
 /// `model.safetensors`, or shards of at most `shard_bytes` with an index. Each file appears complete or
 /// not at all; the configuration comes last, so that a folder with one is whole. The other form of an earlier
 /// save (one file, or an index) is removed.
@@ -46,6 +46,11 @@ pub fn save(
     }
     let mut config = decoder.config().clone();
     config.dtype = dtype;
+    let generation = folder.join("generation_config.json");
+    if !generation.exists() {
+        // What stands there already may hold the sampling settings of the model's maker.
+        write_atomic_bytes(fs, &generation, config.to_generation_json().as_bytes())?;
+    }
     write_atomic_bytes(fs, &folder.join("config.json"), config.to_hf_json().as_bytes())?;
     Ok(())
 }

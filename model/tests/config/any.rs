@@ -16,8 +16,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         // Of at most 15 digits: serde_json reads longer ones into a float to within a unit in the last place.
         (-999_999_999_999_999i64..=999_999_999_999_999).prop_map(Value::from),
         (any::<i32>(), 0i32..5).prop_map(|(n, bits)| Value::from(f64::from(n) / 2f64.powi(bits))),
-        prop::sample::select(&[u64::MAX, 1 << 63, 1 << 32, 1 << 31, 4096, 4097][..])
-            .prop_map(Value::from),
+        prop::sample::select(&[u64::MAX, 1 << 63, 1 << 32, 1 << 31, 4096, 4097][..]).prop_map(Value::from),
         prop::sample::select(&[i64::MIN, i64::MIN + 1, -1, -2][..]).prop_map(Value::from),
         prop::sample::select(&[1e300, 1e-300, 1e39, 1e-46, -0.0, 0.5][..]).prop_map(Value::from),
         (0u64..300).prop_map(Value::from),

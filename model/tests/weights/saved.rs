@@ -91,8 +91,8 @@ fn a_saved_header_is_what_transformers_asks_for() {
         assert_eq!(parsed[&tensor.name]["dtype"], "BF16");
         assert_eq!(parsed[&tensor.name]["shape"], json!(tensor.shape));
     }
-    let mut names = all_bytes(folder.path()).into_keys();
-    assert_eq!(names.by_ref().collect::<Vec<_>>(), ["config.json", SINGLE]);
+    let names: Vec<String> = all_bytes(folder.path()).into_keys().collect();
+    assert_eq!(names, ["config.json", "generation_config.json", SINGLE]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn shards_load_back_equal() {
         save_to(folder.path(), &decoder, stored_dtype(&fixture), limit);
         let files = all_bytes(folder.path());
         let index: Value = serde_json::from_slice(&files[INDEX]).unwrap();
-        let n = files.len() - 2;
+        let n = files.keys().filter(|name| name.ends_with(".safetensors")).count();
         assert!(n > 1, "one shard");
         let (mut total, mut names) = (0, 0);
         for i in 1..=n {

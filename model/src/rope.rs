@@ -95,9 +95,8 @@ impl RopeScaling {
     pub fn inverse_frequencies(&self, theta: f64, head_dim: usize) -> (Vec<f32>, f32) {
         // Single precision throughout, as transformers computes them: at position 100,000 the rounding of a
         // frequency is visible in the angle.
-        let plain: Vec<f32> = (0..head_dim / 2)
-            .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
-            .collect();
+        let plain: Vec<f32> =
+            (0..head_dim / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32)).collect();
         match *self {
             RopeScaling::None => (plain, 1.0),
             RopeScaling::Linear { factor } => (plain.iter().map(|f| f / factor as f32).collect(), 1.0),

@@ -1,5 +1,7 @@
 //! Rotary frequencies against transformers, in both forms of the configuration.
 
+#![allow(clippy::print_stdout, reason = "a test that measures says so")]
+
 use std::path::Path;
 
 use fornax_model::ModelConfig;

@@ -1,6 +1,8 @@
 //! Strangers' weight files on real folders: what is read, what is refused, how the refusal reads, and that
 //! what is written reads back to the bit.
 
+#![allow(clippy::print_stdout, reason = "a test that is passed over says so")]
+
 #[path = "weights/folder.rs"]
 mod folder;
 #[path = "weights/malformed.rs"]

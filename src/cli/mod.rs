@@ -15,7 +15,7 @@ use fornax_model::device::{self, DeviceName};
 
 use report::Failure;
 
-/// Train, fine-tune, quantize, evaluate and serve small and mid-size language models.
+/// Train small language models and run them: one model definition for both.
 #[derive(Debug, Parser)]
 #[command(name = "fornax", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Arguments {

@@ -67,8 +67,8 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
         message: shown(&format!("expected a JSON object, found {raw}")),
     })?;
     keys::refuse_duplicates(text).map_err(|e| json_error("(whole file)", &e))?;
-    let hf: HfConfig = serde_path_to_error::deserialize(&raw)
-        .map_err(|e| json_error(&e.path().to_string(), e.inner()))?;
+    let hf: HfConfig =
+        serde_path_to_error::deserialize(&raw).map_err(|e| json_error(&e.path().to_string(), e.inner()))?;
     let family = family(&hf)?;
     refuse_unsupported(object)?;
     let config = convert(&hf, object, family)?;
@@ -82,9 +82,10 @@ fn json_error(key: &str, error: &serde_json::Error) -> ConfigError {
 
 fn family(hf: &HfConfig) -> Result<Family, ConfigError> {
     let name = hf.model_type.as_deref().ok_or(ConfigError::Missing { key: "model_type" })?;
-    let family = Family::ALL.into_iter().find(|f| f.model_type() == name).ok_or_else(|| {
-        unsupported("model_type", name, &Family::ALL.map(Family::model_type).join(", "))
-    })?;
+    let family = Family::ALL
+        .into_iter()
+        .find(|f| f.model_type() == name)
+        .ok_or_else(|| unsupported("model_type", name, &Family::ALL.map(Family::model_type).join(", ")))?;
     match hf.architectures.as_deref().unwrap_or_default() {
         [] => Ok(family),
         [one] if one == family.architecture() => Ok(family),
@@ -249,11 +250,9 @@ fn windows(
         let of_type = |t: &String| match t.as_str() {
             "full_attention" => Ok(None),
             "sliding_attention" if window.is_some() => Ok(window),
-            "sliding_attention" => Err(unsupported(
-                "layer_types",
-                t,
-                "full_attention alone, since no sliding window is in use",
-            )),
+            "sliding_attention" => {
+                Err(unsupported("layer_types", t, "full_attention alone, since no sliding window is in use"))
+            }
             other => Err(unsupported("layer_types", other, "full_attention, sliding_attention")),
         };
         return types.iter().map(of_type).collect();

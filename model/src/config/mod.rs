@@ -261,23 +261,22 @@ impl ModelConfig {
     pub fn training_flops_per_token(&self, context: usize) -> f64 {
         let (c, a, k, f) =
             (self.width as f64, self.attention_width() as f64, self.kv_width() as f64, self.ffn_width as f64);
-        let matrices = self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f)
-            + c * self.vocab_size as f64;
-        let attended: f64 =
-            self.windows.iter().map(|w| w.map_or(context, |w| w.min(context)) as f64 * a).sum();
+        let matrices =
+            self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f) + c * self.vocab_size as f64;
+        let attended: f64 = self.windows.iter().map(|w| w.map_or(context, |w| w.min(context)) as f64 * a).sum();
         6.0 * matrices + 12.0 * attended
     }
 
     fn checked_parameters(&self) -> Result<u64, ConfigError> {
         let shapes = crate::decoder::parameter_shapes(self, self.n_layers.min(1));
         let per_model = |blocks: bool| {
-            shapes
-                .iter()
-                .filter(|(name, _)| name.starts_with("model.layers.") == blocks)
-                .try_fold(0u64, |sum, (_, shape)| {
+            shapes.iter().filter(|(name, _)| name.starts_with("model.layers.") == blocks).try_fold(
+                0u64,
+                |sum, (_, shape)| {
                     let n = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64))?;
                     sum.checked_add(n)
-                })
+                },
+            )
         };
         per_model(true)
             .and_then(|block| block.checked_mul(self.n_layers as u64))

@@ -52,8 +52,10 @@ impl TensorFile {
     /// [`WeightsError::File`] when it cannot be mapped, [`WeightsError::Format`] when it breaks the format.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let map = Mapped::open(path)?;
-        let tensors = parse(map.as_bytes())
-            .map_err(|message| WeightsError::Format { path: path.to_path_buf(), message: clipped(&message, 600) })?;
+        let tensors = parse(map.as_bytes()).map_err(|message| WeightsError::Format {
+            path: path.to_path_buf(),
+            message: clipped(&message, 600),
+        })?;
         Ok(Self { map, tensors })
     }
 
@@ -108,9 +110,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     if found != expected {
         return Err(format!("the file is {found} bytes long, its header asks for {expected}"));
     }
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
-        format!("{e} (the file is {} bytes long, its header {length})", bytes.len())
-    })?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| format!("{e} (the file is {} bytes long, its header {length})", bytes.len()))?;
     let data_start = 8 + length as usize;
     let mut entries: Vec<Entry> = metadata
         .tensors()
@@ -201,7 +202,8 @@ pub fn write_tensors(
     for (name, shape, _) in tensors {
         let end = offset + shape.iter().product::<usize>() * element;
         let (name, wire) = (serde_json::Value::from(name.as_str()), dtype_name(dtype));
-        header += &format!(",{name}:{{\"dtype\":\"{wire}\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}");
+        header +=
+            &format!(",{name}:{{\"dtype\":\"{wire}\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}");
         offset = end;
     }
     header.push('}');
@@ -262,12 +264,12 @@ mod tests {
     #[test]
     fn offsets_and_shapes_are_checked() {
         for (shape, offsets, data) in [
-            ("[2]", "[8,0]", 8),                                  // reversed
-            ("[2]", "[4,12]", 12),                                // hole
-            ("[3]", "[0,8]", 8),                                  // shape and size differ
-            ("[4294967296,4294967296,16]", "[0,8]", 8),           // product overflows
-            ("[18446744073709551615]", "[0,8]", 8),               // dimension overflows
-            ("[-1]", "[0,8]", 8),                                 // negative
+            ("[2]", "[8,0]", 8),                        // reversed
+            ("[2]", "[4,12]", 12),                      // hole
+            ("[3]", "[0,8]", 8),                        // shape and size differ
+            ("[4294967296,4294967296,16]", "[0,8]", 8), // product overflows
+            ("[18446744073709551615]", "[0,8]", 8),     // dimension overflows
+            ("[-1]", "[0,8]", 8),                       // negative
         ] {
             let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
             assert!(parse(&file(&header, data)).is_err(), "{header}");

@@ -138,11 +138,7 @@ pub fn read_config(folder: &std::path::Path) -> Result<ModelConfig, WeightsError
 ///
 /// # Errors
 /// See [`WeightsError`]; everything but the values is checked before memory is taken.
-pub fn load(
-    folder: &std::path::Path,
-    options: LoadOptions,
-    device: &Device,
-) -> Result<Loaded, WeightsError> {
+pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
     read::load(folder, options, device)
 }
 
@@ -150,10 +146,6 @@ pub fn load(
 ///
 /// # Errors
 /// [`WeightsError::Mismatch`] when they do not fit the configuration.
-pub fn from_tensors(
-    config: &ModelConfig,
-    file: &TensorFile,
-    device: &Device,
-) -> Result<Decoder, WeightsError> {
+pub fn from_tensors(config: &ModelConfig, file: &TensorFile, device: &Device) -> Result<Decoder, WeightsError> {
     read::from_file(config, file, device)
 }

@@ -104,8 +104,7 @@ fn shard_paths(folder: &Path, index: &Path, text: &str) -> Result<Vec<PathBuf>, 
         return Err(invalid(format!("`{}` is not a safetensors file", shown(name))));
     }
     let path = |name: &String| {
-        join_inside(folder, name)
-            .map_err(|source| WeightsError::Shard { path: index.to_path_buf(), source })
+        join_inside(folder, name).map_err(|source| WeightsError::Shard { path: index.to_path_buf(), source })
     };
     names.into_iter().map(path).collect()
 }

@@ -24,9 +24,8 @@ pub fn save(
     folder: &Path,
 ) -> Result<(), WeightsError> {
     let shards = split(decoder.parameters(), dtype.size() as u64, shard_bytes);
-    let write = |path: &Path, tensors: &[Named]| {
-        write_atomic(fs, path, &mut |out| write_tensors(tensors, dtype, out))
-    };
+    let write =
+        |path: &Path, tensors: &[Named]| write_atomic(fs, path, &mut |out| write_tensors(tensors, dtype, out));
     let (single, index_path) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
     if let [only] = shards.as_slice() {
         write(&single, only)?;

@@ -90,7 +90,8 @@ fn a_real_checkpoint_gets_better_on_its_text() {
     let losses = validation_losses(&run);
     println!("tinystories-656k: validation loss {losses:?}");
     assert_eq!(losses.len(), 3);
-    assert!(losses[0].1 < 3.0, "the model came with what it knew: {losses:?}");
+    // transformers measures 3.55 at the start of this text; knowing nothing would be ln 2048 = 7.6.
+    assert!(losses[0].1 < 3.7, "the model came with what it knew: {losses:?}");
     assert!(losses[1].1 < losses[0].1 && losses[2].1 < losses[1].1, "{losses:?}");
     // Shape and tokenizer stay those of the folder.
     let (was, is) = (read_config(&model).unwrap(), read_config(&run.join("model")).unwrap());

@@ -309,15 +309,16 @@ fn a_model_that_cannot_be_written_is_a_failure_that_resume_mends() {
     assert!(outcome.model.unwrap().join("model.safetensors").exists());
 }
 
-/// The loss turns round after step 6, so that the lowest validation loss stands in the middle of the run.
+/// The loss turns round after step 4, so that the lowest validation loss stands in the middle of the run, and
+/// momentum puts it at step 5, where only some of the runs save.
 #[test]
 fn the_newest_and_the_best_checkpoint_are_kept() {
     let place = Place::new();
-    let turned = |k| if k <= 6 { 1.0 } else { -1.0 };
+    let turned = |k| if k <= 4 { 1.0 } else { -1.0 };
     let base = ["schedule.kind=constant", "optimizer.lr=0.02", "checkpoint.keep_last=2", "eval.tokens=48"];
     for (name, sets) in [
         ("each", ["eval.every=1", "checkpoint.every=1", "checkpoint.keep_best=true"]),
-        ("every other", ["eval.every=1", "checkpoint.every=4", "checkpoint.keep_best=true"]),
+        ("every other", ["eval.every=1", "checkpoint.every=2", "checkpoint.keep_best=true"]),
         ("without", ["eval.every=1", "checkpoint.every=1", "checkpoint.keep_best=false"]),
     ] {
         let recipe = place.recipe(&[&base[..], &sets].concat());
@@ -328,6 +329,8 @@ fn the_newest_and_the_best_checkpoint_are_kept() {
         let losses = validation_losses(&folder);
         let saved = losses.iter().filter(|(step, _)| *step > 0 && step.is_multiple_of(every));
         let best = saved.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+        let lowest = losses.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+        assert_eq!(lowest == best, every == 1, "the lowest is at {lowest}, the best saved one at {best}");
         assert!(best < 12 - every, "the best is an old one: {losses:?}");
         let mut expected = vec![12 - every, 12];
         if recipe.checkpoint.keep_best {

@@ -9,8 +9,8 @@ use fornax_base::recipe::RecipeError;
 use fornax_data::DataError;
 use fornax_infer::generate::GenerateError;
 use fornax_infer::sampler::SamplerError;
-use fornax_model::weights::WeightsError;
 use fornax_model::ConfigError;
+use fornax_model::weights::WeightsError;
 
 use crate::checkpoint::CheckpointError;
 use crate::events::EventError;
@@ -238,10 +238,10 @@ impl TrainError {
                 Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
             }
             TrainError::RecipeFile(error) => error.hint(),
-            TrainError::Export { .. } => Some("the checkpoint is saved; `train --resume` writes the model again".into()),
-            TrainError::ResumeRefused { .. } => {
-                Some("start a new run with `--run` to change these keys".into())
+            TrainError::Export { .. } => {
+                Some("the checkpoint is saved; `train --resume` writes the model again".into())
             }
+            TrainError::ResumeRefused { .. } => Some("start a new run with `--run` to change these keys".into()),
             TrainError::StoppedAt { .. } => Some("resume with a lower optimizer.lr in a new run".into()),
             TrainError::Weights(WeightsError::Pickle { .. }) => {
                 Some("convert it to safetensors with transformers' save_pretrained".into())

@@ -270,16 +270,10 @@ impl Run {
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let state = checkpoint.state();
         let stored = TensorFile::open(&checkpoint.path().join(checkpoint::OPTIMIZER_FILE))?;
-        let sizes: Vec<(String, usize)> = self
-            .decoder
-            .parameters()
-            .into_iter()
-            .map(|(name, shape, _)| (name, shape.iter().product()))
-            .collect();
-        let damaged = |message: String| TrainError::OptimizerState {
-            path: checkpoint.path().to_path_buf(),
-            message,
-        };
+        let sizes: Vec<(String, usize)> =
+            self.decoder.parameters().into_iter().map(|(name, shape, _)| (name, shape.iter().product())).collect();
+        let damaged =
+            |message: String| TrainError::OptimizerState { path: checkpoint.path().to_path_buf(), message };
         self.optimizer
             .restore(state.optimizer_updates, &sizes, |name| stored.vector(name, &self.around.device))
             .map_err(damaged)?;
@@ -596,10 +590,8 @@ impl Run {
     fn finish(&mut self, started: Instant) -> Result<Outcome, TrainError> {
         self.save_at_the_end()?;
         let model = self.folder.join(MODEL_FOLDER);
-        self.export(&model).map_err(|source| TrainError::Export {
-            folder: model.clone(),
-            source: Box::new(source),
-        })?;
+        self.export(&model)
+            .map_err(|source| TrainError::Export { folder: model.clone(), source: Box::new(source) })?;
         let validation_loss = self.validated.map(|(_, loss)| loss);
         self.emit(TrainEvent::Finished {
             step: self.step,
@@ -673,16 +665,12 @@ impl Run {
 }
 
 /// The checkpoint to continue from, and sentences about newer ones that were passed over.
-fn find_checkpoint(
-    folder: &Path,
-    step: Option<u64>,
-) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+fn find_checkpoint(folder: &Path, step: Option<u64>) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
     if let Some(step) = step {
         return Ok((Some(checkpoint::open_step(folder, step)?), Vec::new()));
     }
     let (found, skipped) = checkpoint::newest_valid(folder)?;
-    let skipped: Vec<String> =
-        skipped.iter().map(|s| format!("{}: {}", s.path.display(), s.why)).collect();
+    let skipped: Vec<String> = skipped.iter().map(|s| format!("{}: {}", s.path.display(), s.why)).collect();
     match found.is_none() && !skipped.is_empty() {
         true => Err(TrainError::AllDamaged { folder: folder.to_path_buf(), skipped }),
         false => Ok((found, skipped)),

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use fornax_base::files::{FileSystem, write_folder_atomic};
+use fornax_data::corpus;
 use fornax_data::dataset::{Dataset, PrepareOptions, PrepareProgress, prepare};
 use fornax_data::error::DataError;
 use fornax_data::sources::{Source, documents};
 use fornax_data::tokenizer::Tokenizer;
-use fornax_data::corpus;
 use fornax_model::weights::{LoadOptions, TensorFile, from_tensors, load, read_config};
 use fornax_model::{Decoder, ModelConfig};
 
@@ -64,11 +64,7 @@ pub(crate) fn tokenizer(
 }
 
 /// Keeps the tokenizer of a run in its folder, where none is yet.
-pub(crate) fn keep_tokenizer(
-    fs: &dyn FileSystem,
-    folder: &Path,
-    tokenizer: &Tokenizer,
-) -> Result<(), TrainError> {
+pub(crate) fn keep_tokenizer(fs: &dyn FileSystem, folder: &Path, tokenizer: &Tokenizer) -> Result<(), TrainError> {
     let kept = folder.join(TOKENIZER_FOLDER);
     Ok(write_folder_atomic::<DataError>(fs, &kept, &mut |temporary| tokenizer.save(fs, temporary))?)
 }

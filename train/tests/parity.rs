@@ -1,5 +1,7 @@
 //! Ten AdamW steps on tiny random models of every family, against transformers with torch.optim.AdamW.
 
+#![allow(clippy::print_stdout, reason = "the figures belong to the result of a test")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +24,7 @@ const COLUMNS: usize = 24;
 /// The fixtures that record an optimizer run: (name, folder, what transformers computed).
 fn fixtures() -> Vec<(String, PathBuf, TensorFile)> {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
     let mut found = Vec::new();
     for folder in folders {
@@ -70,14 +71,8 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn ten_adamw_steps_equal_transformers() {
-    let recipe = OptimizerRecipe {
-        lr: 1e-4,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        clip_norm: 0.0,
-    };
+    let recipe =
+        OptimizerRecipe { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip_norm: 0.0 };
     for (name, folder, expected) in fixtures() {
         let options = LoadOptions { dtype: Some(DType::F32), strict: true };
         let mut decoder = load(&folder, options, &Device::flex()).unwrap().decoder.trainable(true);

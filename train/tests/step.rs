@@ -1,5 +1,7 @@
 //! One optimizer step: accumulation, clipping, masks, numbers that are not finite, the gradient gate.
 
+#![allow(clippy::print_stdout, reason = "the figures belong to the result of a test")]
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
@@ -80,14 +82,8 @@ struct Trainee {
 
 impl Trainee {
     fn new(config: &ModelConfig, clip_norm: f64) -> Self {
-        let recipe = OptimizerRecipe {
-            lr: 1e-2,
-            beta1: BETA1,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            clip_norm,
-        };
+        let recipe =
+            OptimizerRecipe { lr: 1e-2, beta1: BETA1, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip_norm };
         Self {
             decoder: Decoder::init(config, 3, &Device::flex()).trainable(true),
             optimizer: AdamW::new(&recipe),
@@ -175,7 +171,9 @@ fn micro_batches_of_unequal_masks_equal_the_whole_batch() {
             let moved = norm(after.iter().zip(&before[name]).map(|(a, b)| f64::from(a - b)));
             change = change.max(norm(after.iter().zip(other).map(|(a, b)| f64::from(a - b))) / moved);
         }
-        println!("{rows} rows: loss {loss:.1e}, norm {norm_apart:.1e}, gradients {gradient:.1e}, change {change:.1e}");
+        println!(
+            "{rows} rows: loss {loss:.1e}, norm {norm_apart:.1e}, gradients {gradient:.1e}, change {change:.1e}"
+        );
         assert!(loss < 1e-6 && norm_apart < 1e-5 && gradient < GRADIENT && change < CHANGE);
     }
 }
@@ -230,10 +228,8 @@ fn three_four_five(decoder: &Decoder, factor: f64) -> Tensor<1> {
 #[test]
 fn clipping_is_by_the_norm_over_all_tensors() {
     // Two micro-batches of weight 2 sum to norm 2 * 5 over weight 4: 2.5 before clipping, tensors 1.5 and 2.
-    let objective = |decoder: &Decoder, _: &Batch| LossTerm {
-        loss_sum: three_four_five(decoder, 1.0),
-        weight: 2.0,
-    };
+    let objective =
+        |decoder: &Decoder, _: &Batch| LossTerm { loss_sum: three_four_five(decoder, 1.0), weight: 2.0 };
     let one = batch(1, 12, 61);
     for (clip_norm, factor) in [(0.0, 1.0), (2.6, 1.0), (1.75, 0.7), (0.25, 0.1)] {
         let mut trainee = Trainee::new(&tiny(), clip_norm);
@@ -403,10 +399,9 @@ fn large_steps_give_the_same_bits_twice() {
         tied,
         ..ModelConfig::llama(n_layers)
     };
-    for (what, config) in [
-        ("one tensor of 10 M elements", large(320, 1, 64, true)),
-        ("24 M parameters", large(288, 6, 768, false)),
-    ] {
+    for (what, config) in
+        [("one tensor of 10 M elements", large(320, 1, 64, true)), ("24 M parameters", large(288, 6, 768, false))]
+    {
         let fresh = Trainee::new(&config, 1.0);
         let take = || {
             let decoder = fresh.decoder.clone();

@@ -146,8 +146,7 @@ fn a_run_under_way_is_left_alone() {
     let place = Place::new();
     let recipe = place.recipe(&[]);
     let run = place.start("run", &recipe).unwrap();
-    for error in [place.start("run", &recipe).err().unwrap(), resume(&place.at("run"), None, &[]).err().unwrap()]
-    {
+    for error in [place.start("run", &recipe).err().unwrap(), resume(&place.at("run"), None, &[]).err().unwrap()] {
         assert_eq!(error.exit(), Exit::BadInput);
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     }

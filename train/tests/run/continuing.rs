@@ -7,20 +7,13 @@ use fornax_model::weights::read_config;
 use fornax_train::checkpoint;
 use fornax_train::recipe::TrainRecipe;
 
-use crate::{
-    Place, checkpoint_bytes, copy_folder, events, finish, finite_checkpoint, resume, validation_losses,
-};
+use crate::{Place, checkpoint_bytes, copy_folder, events, finish, finite_checkpoint, resume, validation_losses};
 
 #[test]
 fn a_bf16_run_learns_with_parameters_in_f32() {
     let place = Place::new();
-    let sets = [
-        "train.precision=bf16",
-        "train.steps=40",
-        "checkpoint.every=20",
-        "eval.every=40",
-        "eval.sample_every=40",
-    ];
+    let sets =
+        ["train.precision=bf16", "train.steps=40", "checkpoint.every=20", "eval.every=40", "eval.sample_every=40"];
     let run = place.train("run", &place.recipe(&sets));
     let losses = validation_losses(&run);
     println!("bf16: validation loss {losses:?}");

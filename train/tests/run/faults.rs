@@ -51,7 +51,8 @@ fn numbers_that_are_not_finite_stop_the_run() {
         let said = whole(&error);
         let cursor = checkpoint::open_step(&folder, 4).unwrap().state().cursor.clone();
         println!("{name}: {said}");
-        for part in ["step 6", "epoch", "window", "gradient norm", &format!("lr {lr}"), &last.display().to_string()]
+        for part in
+            ["step 6", "epoch", "window", "gradient norm", &format!("lr {lr}"), &last.display().to_string()]
         {
             assert!(said.contains(part), "`{part}` is not in: {said}");
         }
@@ -278,8 +279,8 @@ fn an_ending_that_cannot_save_is_a_failure() {
     let disk = Disk::default();
     let (around, _listener) = around_with(Arc::new(disk.clone()));
     let signal = around.signal.clone();
-    let mut run = Run::start(around, &place.at("run"), &place.recipe(&["checkpoint.every=100"]), &mut |_| {})
-        .unwrap();
+    let mut run =
+        Run::start(around, &place.at("run"), &place.recipe(&["checkpoint.every=100"]), &mut |_| {}).unwrap();
     let calls = std::cell::Cell::new(0);
     let error = run
         .fit(&|decoder, batch| {
@@ -309,12 +310,12 @@ fn a_model_that_cannot_be_written_is_a_failure_that_resume_mends() {
     assert!(outcome.model.unwrap().join("model.safetensors").exists());
 }
 
-/// The loss turns round after step 4, so that the lowest validation loss stands in the middle of the run, and
-/// momentum puts it at step 5, where only some of the runs save.
+/// The loss turns round after step 6, so that the lowest validation loss stands in the middle of the run, and
+/// momentum puts it at step 7, where only some of the runs save.
 #[test]
 fn the_newest_and_the_best_checkpoint_are_kept() {
     let place = Place::new();
-    let turned = |k| if k <= 4 { 1.0 } else { -1.0 };
+    let turned = |k| if k <= 6 { 1.0 } else { -1.0 };
     let base = ["schedule.kind=constant", "optimizer.lr=0.02", "checkpoint.keep_last=2", "eval.tokens=48"];
     for (name, sets) in [
         ("each", ["eval.every=1", "checkpoint.every=1", "checkpoint.keep_best=true"]),

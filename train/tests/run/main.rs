@@ -1,5 +1,7 @@
 //! Whole runs on temporary folders: resume, faults, commands, precision, continuing a model folder.
 
+#![allow(clippy::print_stdout, reason = "the figures belong to the result of a test")]
+
 mod commands;
 mod continuing;
 mod exact;
@@ -127,12 +129,7 @@ fn resume(folder: &Path, step: Option<u64>, sets: &[&str]) -> Result<Run, TrainE
     resume_in(around(), folder, step, sets)
 }
 
-fn resume_in(
-    around: Surroundings,
-    folder: &Path,
-    step: Option<u64>,
-    sets: &[&str],
-) -> Result<Run, TrainError> {
+fn resume_in(around: Surroundings, folder: &Path, step: Option<u64>, sets: &[&str]) -> Result<Run, TrainError> {
     let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
     let change = |text: &str, path: &Path| -> Result<TrainRecipe, TrainError> {
         Ok(fornax_base::recipe::load(text, &path.display().to_string(), &sets)?)

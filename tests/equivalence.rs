@@ -3,10 +3,7 @@
 //!
 //! Shapes: b rows, t tokens, v vocabulary; logits are row-major [b, t, v].
 
-#![allow(
-    clippy::print_stdout,
-    reason = "measured differences, shown with --nocapture"
-)]
+#![allow(clippy::print_stdout, reason = "measured differences, shown with --nocapture")]
 
 #[path = "equivalence/subjects.rs"]
 mod subjects;
@@ -35,31 +32,13 @@ const PRECISIONS: [Precision; 5] = [
     precision("f32, bf16 cache", DType::F32, DType::F32, DType::BF16, 2e-2),
     // The activations of a block are rounded to 8 bits. Another order of f32 sums may flip a rounding;
     // measured 0 on the processor: there a bf16 row comes out the same among any number of rows.
-    precision(
-        "f32 weights, bf16 compute",
-        DType::F32,
-        DType::BF16,
-        DType::BF16,
-        2e-2,
-    ),
+    precision("f32 weights, bf16 compute", DType::F32, DType::BF16, DType::BF16, 2e-2),
     // The residual stream too.
     precision("bf16", DType::BF16, DType::BF16, DType::BF16, 2e-2),
 ];
 
-const fn precision(
-    name: &'static str,
-    weights: DType,
-    compute: DType,
-    cache: DType,
-    tolerance: f32,
-) -> Precision {
-    Precision {
-        name,
-        weights,
-        compute,
-        cache,
-        tolerance,
-    }
+const fn precision(name: &'static str, weights: DType, compute: DType, cache: DType, tolerance: f32) -> Precision {
+    Precision { name, weights, compute, cache, tolerance }
 }
 
 /// A greedy token may differ in f32 only where the two largest logits are this close.
@@ -68,11 +47,7 @@ const TIE: f32 = 1e-4;
 const PLACES_PER_TIE: usize = 10_000;
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .cast(DType::F32)
-        .into_data()
-        .try_to_vec::<f32>()
-        .unwrap()
+    tensor.cast(DType::F32).into_data().try_to_vec::<f32>().unwrap()
 }
 
 /// Logits [b, t, v] of `rows`, after what the cache holds.
@@ -107,16 +82,11 @@ fn join_time(parts: Vec<(usize, Vec<f32>)>, b: usize) -> Vec<f32> {
 /// Every path that must give the logits of `forward` without a cache.
 fn paths(decoder: &Decoder, rows: &Rows, cache: DType) -> Vec<(String, Vec<f32>)> {
     let (b, t, v) = (rows.0.len(), rows.t(), decoder.config().vocab_size);
-    let new = |rows: usize, spare: usize| {
-        KvCache::new(decoder.config(), rows, t + spare, cache, &decoder.device())
-    };
+    let new =
+        |rows: usize, spare: usize| KvCache::new(decoder.config(), rows, t + spare, cache, &decoder.device());
     let mut all = Vec::new();
     for chunk in [t, 7, 3, 1] {
-        let name = if chunk == t {
-            "prefill".to_string()
-        } else {
-            format!("chunks of {chunk}")
-        };
+        let name = if chunk == t { "prefill".to_string() } else { format!("chunks of {chunk}") };
         all.push((name, in_chunks(decoder, rows, chunk, &mut new(b, 0))));
     }
     all.push(("truncated".into(), truncated(decoder, rows, &mut new(b, 9))));
@@ -124,20 +94,10 @@ fn paths(decoder: &Decoder, rows: &Rows, cache: DType) -> Vec<(String, Vec<f32>)
     in_chunks(decoder, &Rows::random("other", b, t + 5, v), 8, &mut reset);
     reset.reset();
     all.push(("reset".into(), in_chunks(decoder, rows, 5, &mut reset)));
-    let alone = |f: &dyn Fn(&Rows) -> Vec<f32>| {
-        rows.0
-            .iter()
-            .flat_map(|row| f(&Rows(vec![row.clone()])))
-            .collect()
-    };
-    all.push((
-        "rows alone".into(),
-        alone(&|row| forward(decoder, row, None)),
-    ));
-    all.push((
-        "rows alone, cached".into(),
-        alone(&|row| in_chunks(decoder, row, 7, &mut new(1, 1))),
-    ));
+    let alone =
+        |f: &dyn Fn(&Rows) -> Vec<f32>| rows.0.iter().flat_map(|row| f(&Rows(vec![row.clone()]))).collect();
+    all.push(("rows alone".into(), alone(&|row| forward(decoder, row, None))));
+    all.push(("rows alone, cached".into(), alone(&|row| in_chunks(decoder, row, 7, &mut new(1, 1)))));
     all
 }
 
@@ -150,10 +110,7 @@ fn truncated(decoder: &Decoder, rows: &Rows, cache: &mut KvCache) -> Vec<f32> {
         in_chunks(decoder, &Rows::random("wrong", b, wrong, v), 2, cache);
         cache.truncate(half);
     }
-    parts.push((
-        t - half,
-        in_chunks(decoder, &rows.columns(half, t), 6, cache),
-    ));
+    parts.push((t - half, in_chunks(decoder, &rows.columns(half, t), 6, cache)));
     join_time(parts, b)
 }
 
@@ -170,21 +127,10 @@ struct Comparison {
 
 fn compare(base: &[f32], other: &[f32], v: usize) -> Comparison {
     assert_eq!(base.len(), other.len());
-    let mut found = Comparison {
-        places: base.len() / v,
-        ..Default::default()
-    };
-    assert!(
-        base.iter().chain(other).all(|x| x.is_finite()),
-        "a logit is not finite"
-    );
+    let mut found = Comparison { places: base.len() / v, ..Default::default() };
+    assert!(base.iter().chain(other).all(|x| x.is_finite()), "a logit is not finite");
     let largest = base.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-    found.difference = base
-        .iter()
-        .zip(other)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
-        / largest;
+    found.difference = base.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
     for (base, other) in base.chunks(v).zip(other.chunks(v)) {
         let (greedy, gap) = largest_two(base);
         if largest_two(other).0 != greedy {
@@ -212,15 +158,9 @@ fn every_path_gives_the_logits_of_the_training_forward() {
                     ties += found.ties;
                 }
             }
-            println!(
-                "{}: {ties} greedy tokens differ in {places} places",
-                precision.name
-            );
+            println!("{}: {ties} greedy tokens differ in {places} places", precision.name);
             if precision.cache == DType::F32 {
-                assert!(
-                    ties <= places / PLACES_PER_TIE,
-                    "{ties} ties in {places} places"
-                );
+                assert!(ties <= places / PLACES_PER_TIE, "{ties} ties in {places} places");
             }
         }
     }
@@ -228,21 +168,10 @@ fn every_path_gives_the_logits_of_the_training_forward() {
 
 fn report(precision: &Precision, subject: &Subject, path: &str, found: &Comparison) {
     let line = format!("{:26} {:18} {path:20}", precision.name, subject.name);
-    println!(
-        "{line} logits {:.1e}, ties {} (widest gap {:.1e})",
-        found.difference, found.ties, found.widest
-    );
-    assert!(
-        found.difference <= precision.tolerance,
-        "{line} differs by {}",
-        found.difference
-    );
+    println!("{line} logits {:.1e}, ties {} (widest gap {:.1e})", found.difference, found.ties, found.widest);
+    assert!(found.difference <= precision.tolerance, "{line} differs by {}", found.difference);
     if precision.cache == DType::F32 {
-        assert!(
-            found.ties == 0 || found.widest <= TIE,
-            "{line} differs at a gap of {}",
-            found.widest
-        );
+        assert!(found.ties == 0 || found.widest <= TIE, "{line} differs at a gap of {}", found.widest);
     }
 }
 
@@ -254,10 +183,7 @@ fn half_precision_is_near_f32() {
             let exact = decoder(&subject, &PRECISIONS[0], &device);
             let rows = tokens(&subject, &exact, DType::F32);
             let base = forward(&exact, &rows, None);
-            for precision in PRECISIONS
-                .iter()
-                .filter(|p| p.compute != DType::F32 && supported(p, &device))
-            {
+            for precision in PRECISIONS.iter().filter(|p| p.compute != DType::F32 && supported(p, &device)) {
                 let logits = forward(&decoder(&subject, precision, &device), &rows, None);
                 let found = compare(&base, &logits, exact.config().vocab_size);
                 let line = format!("{:26} {:18} against f32", precision.name, subject.name);
@@ -265,11 +191,7 @@ fn half_precision_is_near_f32() {
                     "{line}: logits {:.1e}, {} greedy tokens of {} differ",
                     found.difference, found.ties, found.places
                 );
-                assert!(
-                    (1e-4..HALF_BUDGET).contains(&found.difference),
-                    "{line} differs by {}",
-                    found.difference
-                );
+                assert!((1e-4..HALF_BUDGET).contains(&found.difference), "{line} differs by {}", found.difference);
             }
         }
     }
@@ -286,22 +208,11 @@ const DOCUMENTS: [&[usize]; 3] = [&[5, 1, 13], &[19], &[9, 10]];
 fn targets_and_weights(row: &[u32]) -> (Vec<u32>, Vec<f32>) {
     let mut targets = row[1..].to_vec();
     targets.push(row[0]);
-    (
-        targets,
-        (0..row.len())
-            .map(|i| if i % 3 == 2 { 0.0 } else { 1.0 })
-            .collect(),
-    )
+    (targets, (0..row.len()).map(|i| if i % 3 == 2 { 0.0 } else { 1.0 }).collect())
 }
 
 /// Hidden states of rows in `layout`, the loss, and the gradients of all parameters.
-fn train(
-    decoder: &Decoder,
-    rows: &Rows,
-    weights: Vec<f32>,
-    targets: &Rows,
-    layout: &Layout,
-) -> [Vec<f32>; 3] {
+fn train(decoder: &Decoder, rows: &Rows, weights: Vec<f32>, targets: &Rows, layout: &Layout) -> [Vec<f32>; 3] {
     let device = decoder.device();
     let (b, t) = (rows.0.len(), rows.t());
     let hidden = decoder.forward(rows.tensor(&device), layout, None);
@@ -318,24 +229,14 @@ fn train(
 #[test]
 fn packed_documents_equal_each_document_alone() {
     for device in devices() {
-        for precision in [&PRECISIONS[0], &PRECISIONS[4]]
-            .into_iter()
-            .filter(|p| supported(p, &device))
-        {
+        for precision in [&PRECISIONS[0], &PRECISIONS[4]].into_iter().filter(|p| supported(p, &device)) {
             for subject in subjects() {
                 let decoder = decoder(&subject, precision, &device).trainable(true);
                 let found = packed_against_alone(&decoder, &subject);
                 let line = format!("{:26} {:18} packed", precision.name, subject.name);
-                println!(
-                    "{line}: hidden {:.1e}, loss {:.1e}, gradients {:.1e}",
-                    found[0], found[1], found[2]
-                );
+                println!("{line}: hidden {:.1e}, loss {:.1e}, gradients {:.1e}", found[0], found[1], found[2]);
                 // Gradients of several documents are summed in the dtype of the weights, apart or at once.
-                let tolerances = [
-                    precision.tolerance,
-                    precision.tolerance,
-                    4.0 * precision.tolerance,
-                ];
+                let tolerances = [precision.tolerance, precision.tolerance, 4.0 * precision.tolerance];
                 for (found, tolerance) in found.into_iter().zip(tolerances) {
                     assert!(found <= tolerance, "{line} differs by {found}");
                 }
@@ -348,12 +249,7 @@ fn packed_documents_equal_each_document_alone() {
 fn packed_against_alone(decoder: &Decoder, subject: &Subject) -> [f32; 3] {
     let device = decoder.device();
     let t = DOCUMENTS[0].iter().sum();
-    let rows = Rows::random(
-        subject.name,
-        DOCUMENTS.len(),
-        t,
-        decoder.config().vocab_size,
-    );
+    let rows = Rows::random(subject.name, DOCUMENTS.len(), t, decoder.config().vocab_size);
     let (mut positions, mut documents, mut weights, mut targets) = (vec![], vec![], vec![], vec![]);
     let mut alone: [Vec<f32>; 3] = Default::default();
     for (row, lengths) in rows.0.iter().zip(DOCUMENTS) {
@@ -363,13 +259,7 @@ fn packed_against_alone(decoder: &Decoder, subject: &Subject) -> [f32; 3] {
             let document = row[from..from + length].to_vec();
             let (next, scale) = targets_and_weights(&document);
             let layout = Layout::contiguous(0, length, &device);
-            let part = train(
-                decoder,
-                &Rows(vec![document]),
-                scale.clone(),
-                &Rows(vec![next.clone()]),
-                &layout,
-            );
+            let part = train(decoder, &Rows(vec![document]), scale.clone(), &Rows(vec![next.clone()]), &layout);
             alone[0].extend(&part[0]);
             (1..3).for_each(|i| add(&mut alone[i], &part[i]));
             positions.extend(0..length as u32);
@@ -404,21 +294,11 @@ fn the_autodiff_device_gives_the_same_forward_and_loss() {
                 let rows = Rows::random(subject.name, 2, subject.t, plain.config().vocab_size);
                 let [a, b] = [&plain, &tracked].map(|decoder| forward_and_losses(decoder, &rows));
                 if device == Device::flex() {
-                    assert_eq!(
-                        a, b,
-                        "{} {}: not the same bits",
-                        precision.name, subject.name
-                    );
+                    assert_eq!(a, b, "{} {}: not the same bits", precision.name, subject.name);
                 }
                 let differences: Vec<f32> = a.iter().zip(&b).map(|(a, b)| relative(a, b)).collect();
-                println!(
-                    "{:26} {:18} autodiff: {differences:.1?}",
-                    precision.name, subject.name
-                );
-                assert!(
-                    differences.iter().all(|d| *d <= precision.tolerance),
-                    "{differences:?}"
-                );
+                println!("{:26} {:18} autodiff: {differences:.1?}", precision.name, subject.name);
+                assert!(differences.iter().all(|d| *d <= precision.tolerance), "{differences:?}");
             }
         }
     }
@@ -427,27 +307,14 @@ fn the_autodiff_device_gives_the_same_forward_and_loss() {
 /// Hidden states, the weighted loss, and each token's; the loss is the sum of them.
 fn forward_and_losses(decoder: &Decoder, rows: &Rows) -> [Vec<f32>; 3] {
     let device = decoder.device();
-    let (targets, weights): (Vec<_>, Vec<_>) =
-        rows.0.iter().map(|row| targets_and_weights(row)).unzip();
+    let (targets, weights): (Vec<_>, Vec<_>) = rows.0.iter().map(|row| targets_and_weights(row)).unzip();
     let (targets, weights) = (Rows(targets).tensor(&device), weights.concat());
-    let hidden = decoder.forward(
-        rows.tensor(&device),
-        &Layout::contiguous(0, rows.t(), &device),
-        None,
-    );
+    let hidden = decoder.forward(rows.tensor(&device), &Layout::contiguous(0, rows.t(), &device), None);
     let nll = values(decoder.token_nll(hidden.clone(), targets.clone()));
-    let sum: f64 = nll
-        .iter()
-        .zip(&weights)
-        .map(|(x, w)| f64::from(x * w))
-        .sum();
+    let sum: f64 = nll.iter().zip(&weights).map(|(x, w)| f64::from(x * w)).sum();
     let shape = [rows.0.len(), rows.t()];
     let weights = Tensor::<2>::from_data(TensorData::new(weights, shape), (&device, DType::F32));
     let loss = values(decoder.loss(hidden.clone(), targets, weights));
-    assert!(
-        (f64::from(loss[0]) / sum - 1.0).abs() < 1e-5,
-        "loss {} against {sum}",
-        loss[0]
-    );
+    assert!((f64::from(loss[0]) / sum - 1.0).abs() < 1e-5, "loss {} against {sum}", loss[0]);
     [values(hidden), loss, nll]
 }

@@ -43,8 +43,7 @@ fn write_logits(fixture: &Path, out: &Path, device: &Device) {
     let decoder = load(out, LoadOptions { dtype: Some(DType::F32), strict: true }, device).unwrap().decoder;
     let expected = TensorFile::open(&fixture.join("expected.safetensors")).unwrap();
     let stored = expected.get("tokens").unwrap();
-    let tokens: Vec<u32> =
-        stored.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect();
+    let tokens: Vec<u32> = stored.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect();
     let (rows, t) = (stored.shape[0], stored.shape[1]);
     let layout = Layout::contiguous(0, t, device);
     let logits = decoder.logits(decoder.forward(token_tensor(&tokens, rows, device), &layout, None));
@@ -53,8 +52,7 @@ fn write_logits(fixture: &Path, out: &Path, device: &Device) {
     // Token ids fit f32 exactly; the script reads them back as integers.
     let ids: Vec<f32> = tokens.iter().map(|&id| id as f32).collect();
     let ids = Tensor::<1>::from_data(TensorData::new(ids, [tokens.len()]), (device, DType::F32));
-    let tensors =
-        [("logits".to_string(), shape, logits.reshape([n])), ("tokens".to_string(), vec![rows, t], ids)];
+    let tensors = [("logits".to_string(), shape, logits.reshape([n])), ("tokens".to_string(), vec![rows, t], ids)];
     write_atomic(&RealFs, &out.join("logits.safetensors"), &mut |file| {
         fornax_model::weights::write_tensors(&tensors, DType::F32, file)
     })

@@ -78,11 +78,8 @@ fn loss_of_real_text_equals_transformers() {
     let mut sum = 0.0;
     for (i, mean) in recorded["window_mean_nll"].as_array().unwrap().iter().enumerate() {
         let window = &tokens[i * 256..i * 256 + 257];
-        let hidden = decoder.forward(
-            token_tensor(&window[..256], 1, &device),
-            &Layout::contiguous(0, 256, &device),
-            None,
-        );
+        let hidden =
+            decoder.forward(token_tensor(&window[..256], 1, &device), &Layout::contiguous(0, 256, &device), None);
         let nll = decoder.token_nll(hidden, token_tensor(&window[1..], 1, &device));
         let nll: f64 = nll.try_into_vec_as::<f32>().unwrap().iter().map(|&v| f64::from(v)).sum::<f64>() / 256.0;
         let mean = mean.as_f64().unwrap();

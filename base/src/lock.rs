@@ -56,10 +56,7 @@ impl FolderLock {
     /// # Errors
     /// [`LockError::Taken`] naming the process that holds it, or the operating system's refusal.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
-        let io_error = |source| LockError::Io {
-            folder: folder.to_path_buf(),
-            source,
-        };
+        let io_error = |source| LockError::Io { folder: folder.to_path_buf(), source };
         let mut file = open_lock_file(&folder.join("lock")).map_err(io_error)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -88,25 +85,18 @@ fn taken(folder: &Path, file: &mut File) -> io::Result<LockError> {
     // The holder writes its id just after it has the lock; an id read before that is absent or of the dead.
     for _ in 0..10 {
         if let Some(pid) = read_pid(file)?.filter(|&pid| is_alive(pid)) {
-            return Ok(LockError::Taken {
-                folder: folder.to_path_buf(),
-                pid,
-            });
+            return Ok(LockError::Taken { folder: folder.to_path_buf(), pid });
         }
         thread::sleep(Duration::from_millis(5));
     }
-    Ok(LockError::TakenByUnknown {
-        folder: folder.to_path_buf(),
-    })
+    Ok(LockError::TakenByUnknown { folder: folder.to_path_buf() })
 }
 
 fn read_pid(file: &mut File) -> io::Result<Option<u32>> {
     let mut text = Vec::new();
     file.rewind()?;
     file.take(32).read_to_end(&mut text)?;
-    Ok(std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.trim().parse().ok()))
+    Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()))
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {
@@ -139,21 +129,14 @@ mod tests {
 
     fn start_child(folder: &Path) -> Child {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "lock::tests::child_holds_the_lock_until_its_stdin_closes",
-                "--nocapture",
-            ])
+            .args(["--exact", "lock::tests::child_holds_the_lock_until_its_stdin_closes", "--nocapture"])
             .env(CHILD_FOLDER, folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(
-            lines.map(Result::unwrap).any(|line| line == "held"),
-            "the child did not get the lock"
-        );
+        assert!(lines.map(Result::unwrap).any(|line| line == "held"), "the child did not get the lock");
         child
     }
 
@@ -179,17 +162,9 @@ mod tests {
         let lock = FolderLock::acquire(folder.path()).unwrap();
         assert_eq!(lock.dead_holder(), None);
         let error = FolderLock::acquire(folder.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         drop(lock);
-        assert_eq!(
-            FolderLock::acquire(folder.path()).unwrap().dead_holder(),
-            None
-        );
+        assert_eq!(FolderLock::acquire(folder.path()).unwrap().dead_holder(), None);
     }
 
     #[test]

@@ -25,17 +25,12 @@ impl Mapped {
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let (file, len) = open_regular(path)?;
         if len == 0 {
-            return Err(FileError::Empty {
-                path: path.to_path_buf(),
-            });
+            return Err(FileError::Empty { path: path.to_path_buf() });
         }
         // SAFETY: the map is private to this value and only read. Nobody in this project changes a file in place
         // (`files` replaces by rename), so its bytes stay as they are for as long as the map lives.
         let map = unsafe { Mmap::map(&file) }.map_err(FileError::io("map", path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            map,
-        })
+        Ok(Self { path: path.to_path_buf(), map })
     }
 
     /// All bytes of the file.
@@ -49,10 +44,7 @@ impl Mapped {
     }
 
     /// Length in bytes, at least 1.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "an empty file is refused at opening"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "an empty file is refused at opening")]
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -82,10 +74,7 @@ mod tests {
     fn refuses_what_is_not_a_file_with_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         let empty = folder.path().join("empty");
         fs::write(&empty, b"").unwrap();
@@ -100,14 +89,7 @@ mod tests {
         assert_eq!(kind_of(Path::new("/dev/null")), "a device");
         let error = Mapped::open(&empty).unwrap_err();
         assert!(error.to_string().contains("is 0 bytes long"), "{error}");
-        assert!(
-            Mapped::open(&folder.path().join("absent"))
-                .unwrap_err()
-                .is_not_found()
-        );
-        assert!(
-            begin.elapsed() < Duration::from_secs(2),
-            "none of these may wait"
-        );
+        assert!(Mapped::open(&folder.path().join("absent")).unwrap_err().is_not_found());
+        assert!(begin.elapsed() < Duration::from_secs(2), "none of these may wait");
     }
 }

@@ -86,41 +86,22 @@ pub fn join_inside(root: &Path, name: &str) -> Result<PathBuf, PathError> {
             Component::Normal(component) => component,
             Component::CurDir => continue,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(PathError::Outside {
-                    name: name.to_owned(),
-                    root: root.to_path_buf(),
-                });
+                return Err(PathError::Outside { name: name.to_owned(), root: root.to_path_buf() });
             }
         };
         path.push(component);
         is_named = true;
         check_link(root, &mut real_root, &path, name)?;
     }
-    if is_named {
-        Ok(path)
-    } else {
-        Err(PathError::Empty {
-            name: name.to_owned(),
-            root: root.to_path_buf(),
-        })
-    }
+    if is_named { Ok(path) } else { Err(PathError::Empty { name: name.to_owned(), root: root.to_path_buf() }) }
 }
 
 fn check_bytes(root: &Path, name: &str) -> Result<(), PathError> {
-    let too_long = |part, found, limit| PathError::TooLong {
-        part,
-        found,
-        limit,
-        root: root.to_path_buf(),
-    };
+    let too_long = |part, found, limit| PathError::TooLong { part, found, limit, root: root.to_path_buf() };
     if name.len() > NAME_MAX {
         return Err(too_long("path", name.len(), NAME_MAX));
     }
-    let forbidden = |found| PathError::Forbidden {
-        name: name.to_owned(),
-        found,
-        root: root.to_path_buf(),
-    };
+    let forbidden = |found| PathError::Forbidden { name: name.to_owned(), found, root: root.to_path_buf() };
     if name.contains('\0') {
         return Err(forbidden("a NUL byte"));
     }
@@ -138,26 +119,13 @@ fn check_bytes(root: &Path, name: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-fn check_link(
-    root: &Path,
-    real_root: &mut Option<PathBuf>,
-    path: &Path,
-    name: &str,
-) -> Result<(), PathError> {
-    let io_error = |source| PathError::Io {
-        path: path.to_path_buf(),
-        source,
-    };
+fn check_link(root: &Path, real_root: &mut Option<PathBuf>, path: &Path, name: &str) -> Result<(), PathError> {
+    let io_error = |source| PathError::Io { path: path.to_path_buf(), source };
     match fs::symlink_metadata(path) {
         Ok(about) if about.is_symlink() => {}
         Ok(_) => return Ok(()),
         // Below something absent, or below a plain file, there are no links.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(());
         }
         Err(error) => return Err(io_error(error)),
@@ -187,22 +155,14 @@ mod tests {
     use super::{PathError, join_inside};
 
     fn refused(name: &str) -> String {
-        join_inside(Path::new("folder"), name)
-            .unwrap_err()
-            .to_string()
+        join_inside(Path::new("folder"), name).unwrap_err().to_string()
     }
 
     #[test]
     fn accepts_names_inside() {
         let root = Path::new("folder");
-        for name in [
-            "a.safetensors",
-            "a/b.safetensors",
-            "a..b",
-            "...",
-            "model-00001-of-00002.safetensors",
-            "é/ü",
-        ] {
+        for name in ["a.safetensors", "a/b.safetensors", "a..b", "...", "model-00001-of-00002.safetensors", "é/ü"]
+        {
             assert_eq!(join_inside(root, name).unwrap(), root.join(name));
         }
         assert_eq!(join_inside(root, "./a//b/").unwrap(), root.join("a/b"));
@@ -211,14 +171,7 @@ mod tests {
 
     #[test]
     fn refuses_names_that_lead_out() {
-        for name in [
-            "../x",
-            "a/../../x",
-            "a/..",
-            "..",
-            "/etc/passwd",
-            "//etc/passwd",
-        ] {
+        for name in ["../x", "a/../../x", "a/..", "..", "/etc/passwd", "//etc/passwd"] {
             assert!(refused(name).contains("leads out of `folder`"), "{name}");
         }
         for name in ["", ".", "./."] {
@@ -241,13 +194,7 @@ mod tests {
         symlink("/etc/passwd", root.join("passwd")).unwrap();
         symlink("../absent", root.join("dangling")).unwrap();
         assert_eq!(join_inside(&root, "inner/a").unwrap(), root.join("inner/a"));
-        for name in [
-            "outer/root/real",
-            "outer",
-            "passwd",
-            "dangling",
-            "inner/../outer",
-        ] {
+        for name in ["outer/root/real", "outer", "passwd", "dangling", "inner/../outer"] {
             assert!(join_inside(&root, name).is_err(), "{name}");
         }
         let error = join_inside(&root, "outer/x").unwrap_err();
@@ -271,24 +218,13 @@ mod tests {
         };
         let rest = path.strip_prefix(root).unwrap();
         assert!(rest.components().next().is_some());
-        assert!(
-            rest.components()
-                .all(|component| matches!(component, Component::Normal(_))),
-            "{name:?}"
-        );
+        assert!(rest.components().all(|component| matches!(component, Component::Normal(_))), "{name:?}");
         let existing = path.ancestors().find(|path| path.exists()).unwrap();
-        assert!(
-            existing
-                .canonicalize()
-                .unwrap()
-                .starts_with(root.canonicalize().unwrap()),
-            "{name:?}"
-        );
+        assert!(existing.canonicalize().unwrap().starts_with(root.canonicalize().unwrap()), "{name:?}");
     }
 
     const PIECES: &[&str] = &[
-        "..", ".", "", "/", "a", "real", "inner", "outer", "passwd", "dangling", "C:", "\\", "\0",
-        "~", "é", "etc",
+        "..", ".", "", "/", "a", "real", "inner", "outer", "passwd", "dangling", "C:", "\\", "\0", "~", "é", "etc",
     ];
 
     fn name() -> impl Strategy<Value = String> {
@@ -297,8 +233,7 @@ mod tests {
             1 => ".{0,8}",
         ];
         let joined = prop::collection::vec(piece, 0..8);
-        (joined, prop::sample::select(&["/", "", "//"][..]))
-            .prop_map(|(pieces, with)| pieces.join(with))
+        (joined, prop::sample::select(&["/", "", "//"][..])).prop_map(|(pieces, with)| pieces.join(with))
     }
 
     #[test]
@@ -306,19 +241,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         fs::create_dir_all(root.join("real/a")).unwrap();
-        for (to, from) in [
-            ("real", "inner"),
-            ("..", "outer"),
-            ("/etc/passwd", "passwd"),
-            ("../absent", "dangling"),
-        ] {
+        for (to, from) in
+            [("real", "inner"), ("..", "outer"), ("/etc/passwd", "passwd"), ("../absent", "dangling")]
+        {
             symlink(to, root.join(from)).unwrap();
         }
         proptest!(ProptestConfig::with_cases(1000), |(name in name())| check_stays_inside(&root, &name));
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            1,
-            "nothing may be created"
-        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing may be created");
     }
 }

@@ -16,10 +16,7 @@ pub fn rng(seed: u64, step: u64, purpose: &str) -> Rng {
     hasher.update(seed.to_le_bytes());
     hasher.update(step.to_le_bytes());
     hasher.update(purpose.as_bytes());
-    Rng {
-        stream: ChaCha8Rng::from_seed(hasher.finalize().into()),
-        spare_normal: None,
-    }
+    Rng { stream: ChaCha8Rng::from_seed(hasher.finalize().into()), spare_normal: None }
 }
 
 /// Random numbers; made by [`rng`].
@@ -105,11 +102,7 @@ impl Permutation {
     pub fn new(seed: u64, epoch: u64, purpose: &str, n: u64) -> Self {
         let mut rng = rng(seed, epoch, purpose);
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
-        Self {
-            n,
-            half_bits: bits.div_ceil(2).max(1),
-            keys: std::array::from_fn(|_| rng.next_u64()),
-        }
+        Self { n, half_bits: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| rng.next_u64()) }
     }
 
     /// How many indices are ordered.
@@ -122,11 +115,7 @@ impl Permutation {
     /// # Panics
     /// When `i` is not below `n`.
     pub fn at(&self, i: u64) -> u64 {
-        assert!(
-            i < self.n,
-            "place {i} was asked for in an order of {}",
-            self.n
-        );
+        assert!(i < self.n, "place {i} was asked for in an order of {}", self.n);
         let mut value = self.encipher(i);
         while value >= self.n {
             value = self.encipher(value);
@@ -181,12 +170,7 @@ mod tests {
     fn streams_differ_by_seed_step_and_purpose() {
         let base = rng(1, 2, "data").next_u64();
         assert_eq!(base, rng(1, 2, "data").next_u64());
-        for mut other in [
-            rng(2, 2, "data"),
-            rng(1, 3, "data"),
-            rng(1, 2, "init"),
-            rng(1, 2, ""),
-        ] {
+        for mut other in [rng(2, 2, "data"), rng(1, 3, "data"), rng(1, 2, "init"), rng(1, 2, "")] {
             assert_ne!(base, other.next_u64());
         }
     }
@@ -199,10 +183,7 @@ mod tests {
             counts[rng.below(7) as usize] += 1;
         }
         // 10,000 expected each with a deviation of 93; five of them.
-        assert!(
-            counts.iter().all(|&count| count.abs_diff(10_000) < 465),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| count.abs_diff(10_000) < 465), "{counts:?}");
         // Without rejection 2^64 draws fall on 3 * 2^62 numbers, and the multiples of 3 come twice as often.
         let huge = 3 << 62;
         let mut counts = [0u32; 3];
@@ -212,10 +193,7 @@ mod tests {
             counts[(drawn % 3) as usize] += 1;
         }
         // 3,000 expected each with a deviation of 45; five of them.
-        assert!(
-            counts.iter().all(|&count| count.abs_diff(3000) < 225),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| count.abs_diff(3000) < 225), "{counts:?}");
         assert_eq!(rng.below(1), 0);
     }
 
@@ -226,9 +204,7 @@ mod tests {
         let uniform: Vec<f64> = (0..n).map(|_| f64::from(rng.uniform_f32())).collect();
         let normal: Vec<f64> = (0..n).map(|_| f64::from(rng.normal_f32())).collect();
         let double: Vec<f64> = (0..n).map(|_| rng.uniform_f64()).collect();
-        let mean = |values: &[f64], power: i32| {
-            values.iter().map(|v| v.powi(power)).sum::<f64>() / n as f64
-        };
+        let mean = |values: &[f64], power: i32| values.iter().map(|v| v.powi(power)).sum::<f64>() / n as f64;
         for values in [&uniform, &double] {
             assert!(values.iter().all(|v| (0.0..1.0).contains(v)));
             assert!((mean(values, 1) - 0.5).abs() < 0.005);
@@ -249,10 +225,7 @@ mod tests {
             *counts.entry(items).or_insert(0u32) += 1;
         }
         assert_eq!(counts.len(), 24);
-        assert!(
-            counts.values().all(|&count| count.abs_diff(1000) < 160),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|&count| count.abs_diff(1000) < 160), "{counts:?}");
         rng.shuffle::<u8>(&mut []);
     }
 
@@ -262,10 +235,7 @@ mod tests {
             let order = Permutation::new(7, n, "order", n);
             let mut seen = vec![false; n as usize];
             for i in 0..n {
-                assert!(
-                    !std::mem::replace(&mut seen[order.at(i) as usize], true),
-                    "twice in {n}"
-                );
+                assert!(!std::mem::replace(&mut seen[order.at(i) as usize], true), "twice in {n}");
             }
         }
     }
@@ -282,12 +252,7 @@ mod tests {
                 }
             }
             // 2,000 expected in each place with a deviation below 45; five of them.
-            let worst = counts
-                .iter()
-                .flatten()
-                .map(|&count| count.abs_diff(2000))
-                .max()
-                .unwrap();
+            let worst = counts.iter().flatten().map(|&count| count.abs_diff(2000)).max().unwrap();
             assert!(worst < 225, "worst {worst} for {n}: {counts:?}");
         }
     }
@@ -304,10 +269,7 @@ mod tests {
             buckets[(place * 100 / n) as usize] += 1;
             neighbours += u32::from(i > 0 && order.at(i - 1).abs_diff(place) < n / 1000);
         }
-        assert!(
-            buckets.iter().all(|&count| count.abs_diff(1000) < 160),
-            "{buckets:?}"
-        );
+        assert!(buckets.iter().all(|&count| count.abs_diff(1000) < 160), "{buckets:?}");
         // 200 expected with a deviation of 14.
         assert!(neighbours.abs_diff(200) < 71, "{neighbours}");
     }

@@ -69,16 +69,8 @@ struct Plan {
 impl FailingFs {
     /// Fails operation `fail_at`, counted from 1; 0 never fails.
     pub fn new(fail_at: u64, kind: FailKind) -> Self {
-        let plan = Plan {
-            fail_at,
-            kind,
-            asked: Mutex::default(),
-            healed: AtomicBool::new(false),
-        };
-        Self {
-            real: RealFs,
-            plan: Arc::new(plan),
-        }
+        let plan = Plan { fail_at, kind, asked: Mutex::default(), healed: AtomicBool::new(false) };
+        Self { real: RealFs, plan: Arc::new(plan) }
     }
 
     /// Only counts: run the work once with it to learn how many values of k there are.
@@ -119,11 +111,7 @@ impl Plan {
             FailKind::Abort => self.fail_at != 0 && now >= self.fail_at,
             FailKind::DiskError | FailKind::DiskFull => now == self.fail_at,
         };
-        if hit && !self.healed.load(Ordering::SeqCst) {
-            Err(self.kind.error())
-        } else {
-            Ok(())
-        }
+        if hit && !self.healed.load(Ordering::SeqCst) { Err(self.kind.error()) } else { Ok(()) }
     }
 
     /// True when the failing operation is the latest one counted, as opposed to one after a death.
@@ -165,21 +153,13 @@ impl FileSystem for FailingFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
         self.plan.next("create", path)?;
         let real = self.real.create_new(path)?;
-        Ok(Box::new(FailingFile {
-            real,
-            path: path.to_path_buf(),
-            plan: Arc::clone(&self.plan),
-        }))
+        Ok(Box::new(FailingFile { real, path: path.to_path_buf(), plan: Arc::clone(&self.plan) }))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn WritableFile>> {
         self.plan.next("open_append", path)?;
         let real = self.real.open_append(path)?;
-        Ok(Box::new(FailingFile {
-            real,
-            path: path.to_path_buf(),
-            plan: Arc::clone(&self.plan),
-        }))
+        Ok(Box::new(FailingFile { real, path: path.to_path_buf(), plan: Arc::clone(&self.plan) }))
     }
 
     fn set_len(&self, path: &Path, len: u64) -> io::Result<()> {

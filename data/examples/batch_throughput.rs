@@ -18,8 +18,7 @@ const LEAST: Duration = Duration::from_secs(2);
 
 fn main() -> Result<(), Box<dyn Error>> {
     for vocab_size in [4096u32, 128_256] {
-        let folder =
-            std::env::temp_dir().join(format!("fornax-batch-throughput-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("fornax-batch-throughput-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let stream = write_stream(&folder, vocab_size);
         std::fs::remove_dir_all(&folder)?;
@@ -53,9 +52,7 @@ fn write_stream(folder: &std::path::Path, vocab_size: u32) -> Result<TokenStream
         let mut writer = ShardWriter::new(vocab_size, [0; 32]);
         while writer.n_tokens() < SHARD_TOKENS as u64 {
             let length = 1 + random.below(2 * DOCUMENT_TOKENS);
-            let document: Vec<u32> = (0..length)
-                .map(|_| random.below(u64::from(vocab_size)) as u32)
-                .collect();
+            let document: Vec<u32> = (0..length).map(|_| random.below(u64::from(vocab_size)) as u32).collect();
             writer.push_document(&document);
         }
         let path = folder.join(format!("{index}.shard"));
@@ -72,9 +69,7 @@ fn measure_direct(batches: &Batches) -> f64 {
     let (start, mut tokens) = (Instant::now(), 0usize);
     while start.elapsed() < LEAST {
         for _ in 0..64 {
-            tokens += std::hint::black_box(batches.next_from(&mut cursor))
-                .inputs
-                .len();
+            tokens += std::hint::black_box(batches.next_from(&mut cursor)).inputs.len();
         }
     }
     tokens as f64 / start.elapsed().as_secs_f64()

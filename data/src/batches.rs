@@ -102,13 +102,7 @@ impl Batches {
         seed: u64,
     ) -> Result<Batches, DataError> {
         check_shape(&stream, rows, columns)?;
-        Ok(Batches {
-            stream,
-            rows,
-            columns,
-            packing,
-            seed,
-        })
+        Ok(Batches { stream, rows, columns, packing, seed })
     }
 
     /// Number of windows in `epoch`; it varies by at most one between epochs, and is at least 1.
@@ -129,18 +123,11 @@ impl Batches {
         let mut epoch = Epoch::new(self, cursor.epoch);
         for _ in 0..self.rows {
             if cursor.window >= epoch.windows {
-                *cursor = Cursor {
-                    epoch: cursor.epoch + 1,
-                    window: 0,
-                };
+                *cursor = Cursor { epoch: cursor.epoch + 1, window: 0 };
                 epoch = Epoch::new(self, cursor.epoch);
             }
             let index = epoch.order.at(cursor.window);
-            window.read(
-                &self.stream,
-                epoch.offset + index * self.columns as u64,
-                self.columns,
-            );
+            window.read(&self.stream, epoch.offset + index * self.columns as u64, self.columns);
             window.append_to(&mut batch, self.columns);
             cursor.window += 1;
         }
@@ -215,10 +202,7 @@ fn check_shape(stream: &TokenStream, rows: usize, columns: usize) -> Result<(), 
     }
     let needed = columns as u64 + 1;
     if stream.len() < needed {
-        return Err(DataError::TooFewTokens {
-            found: stream.len(),
-            needed,
-        });
+        return Err(DataError::TooFewTokens { found: stream.len(), needed });
     }
     Ok(())
 }
@@ -232,11 +216,7 @@ struct Window {
 
 impl Window {
     fn new(columns: usize) -> Window {
-        Window {
-            tokens: Vec::with_capacity(columns + 1),
-            starts: Vec::new(),
-            filled: 0,
-        }
+        Window { tokens: Vec::with_capacity(columns + 1), starts: Vec::new(), filled: 0 }
     }
 
     /// Reads `filled` inputs from `start`, and the target that follows the last of them.
@@ -261,12 +241,7 @@ impl Window {
         }
         let row = end - columns;
         if let Some(documents) = &mut batch.documents {
-            self.append_documents(
-                documents,
-                &mut batch.positions,
-                &mut batch.mask[row..],
-                columns,
-            );
+            self.append_documents(documents, &mut batch.positions, &mut batch.mask[row..], columns);
         } else {
             batch.positions.extend(0..columns as u32);
         }

@@ -99,30 +99,15 @@ impl Dataset {
     pub fn open(folder: &Path) -> Result<Dataset, DataError> {
         let path = folder.join(DATASET_FILE);
         let bytes = read_limited(&path, MAX_MANIFEST_BYTES)?;
-        let damaged = |reason: String| DataError::Dataset {
-            path: path.clone(),
-            reason,
-        };
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let damaged = |reason: String| DataError::Dataset { path: path.clone(), reason };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if manifest.format_version != FORMAT_VERSION {
             let found = manifest.format_version;
-            return Err(damaged(format!(
-                "format_version is {found}, expected {FORMAT_VERSION}"
-            )));
+            return Err(damaged(format!("format_version is {found}, expected {FORMAT_VERSION}")));
         }
         let train = Arc::new(open_split(folder, &manifest, &manifest.train, &damaged)?);
-        let validation = Arc::new(open_split(
-            folder,
-            &manifest,
-            &manifest.validation,
-            &damaged,
-        )?);
-        Ok(Dataset {
-            manifest,
-            train,
-            validation,
-        })
+        let validation = Arc::new(open_split(folder, &manifest, &manifest.validation, &damaged)?);
+        Ok(Dataset { manifest, train, validation })
     }
 
     /// What `dataset.json` says.
@@ -156,14 +141,11 @@ fn open_split(
         shards.push(shard);
     }
     let stream = TokenStream::from_shards(shards);
-    for (what, found, expected) in [
-        ("tokens", stream.len(), split.tokens),
-        ("documents", stream.n_documents(), split.documents),
-    ] {
+    for (what, found, expected) in
+        [("tokens", stream.len(), split.tokens), ("documents", stream.n_documents(), split.documents)]
+    {
         if found != expected {
-            return Err(damaged(format!(
-                "its shards hold {found} {what}, it lists {expected}"
-            )));
+            return Err(damaged(format!("its shards hold {found} {what}, it lists {expected}")));
         }
     }
     Ok(stream)
@@ -172,30 +154,13 @@ fn open_split(
 fn check_listed(shard: &Shard, manifest: &Manifest, entry: &ShardEntry) -> Result<(), ShardError> {
     let pairs = [
         ("sha-256", shard.checksum(), entry.sha256.clone()),
-        (
-            "tokenizer",
-            shard.tokenizer_fingerprint(),
-            manifest.tokenizer.clone(),
-        ),
-        (
-            "vocabulary size",
-            shard.vocab_size().to_string(),
-            manifest.vocab_size.to_string(),
-        ),
-        (
-            "number of tokens",
-            shard.n_tokens().to_string(),
-            entry.tokens.to_string(),
-        ),
+        ("tokenizer", shard.tokenizer_fingerprint(), manifest.tokenizer.clone()),
+        ("vocabulary size", shard.vocab_size().to_string(), manifest.vocab_size.to_string()),
+        ("number of tokens", shard.n_tokens().to_string(), entry.tokens.to_string()),
     ];
     for (what, found, expected) in pairs {
         if found != expected {
-            return Err(ShardError::NotListed {
-                path: shard.path().to_owned(),
-                what,
-                found,
-                expected,
-            });
+            return Err(ShardError::NotListed { path: shard.path().to_owned(), what, found, expected });
         }
     }
     Ok(())

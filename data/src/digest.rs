@@ -34,10 +34,7 @@ mod tests {
     fn known_digest_and_back() {
         // FIPS 180-2, appendix B.1.
         let text = fornax_base::files::sha256_hex(b"abc");
-        assert_eq!(
-            text,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hex(&from_hex(&text).unwrap()), text);
         assert!(from_hex("ba78").is_none());
         assert!(from_hex(&"g".repeat(64)).is_none());

@@ -106,9 +106,7 @@ pub enum DataError {
     #[error("max_shard_tokens is 0, at least 1 is needed")]
     ShardSize,
     /// A single document is too short to be cut in two.
-    #[error(
-        "the sources hold a single document of {0} characters, too short to split into train and validation"
-    )]
+    #[error("the sources hold a single document of {0} characters, too short to split into train and validation")]
     CannotSplit(usize),
     /// `dataset.json` is not what `prepare` writes.
     #[error("`{}` is damaged: {reason}", path.display())]
@@ -130,9 +128,7 @@ pub enum DataError {
         columns: usize,
     },
     /// A split is shorter than one window.
-    #[error(
-        "the split has {found} tokens, at least {needed} are needed for one window (columns + 1)"
-    )]
+    #[error("the split has {found} tokens, at least {needed} are needed for one window (columns + 1)")]
     TooFewTokens {
         /// Tokens in the split.
         found: u64,

@@ -19,15 +19,9 @@ impl Prefetch {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(
-        batches: Batches,
-        cursor: Cursor,
-        micro_batches_ahead: usize,
-    ) -> Result<Prefetch, DataError> {
+    pub fn start(batches: Batches, cursor: Cursor, micro_batches_ahead: usize) -> Result<Prefetch, DataError> {
         let mut cursor = cursor;
-        Prefetch::spawn(micro_batches_ahead, move || {
-            (batches.next_from(&mut cursor), cursor)
-        })
+        Prefetch::spawn(micro_batches_ahead, move || (batches.next_from(&mut cursor), cursor))
     }
 
     fn spawn(
@@ -39,10 +33,7 @@ impl Prefetch {
             .name("fornax-batches".into())
             .spawn(move || feed(&sender, &mut make))
             .map_err(|error| DataError::Prefetch(error.to_string()))?;
-        Ok(Prefetch {
-            receiver: Some(receiver),
-            thread: Some(thread),
-        })
+        Ok(Prefetch { receiver: Some(receiver), thread: Some(thread) })
     }
 
     /// The next batch, and the cursor behind it: what a checkpoint taken after this batch stores.
@@ -81,8 +72,7 @@ fn feed(sender: &SyncSender<(Batch, Cursor)>, make: &mut dyn FnMut() -> (Batch, 
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "it panicked".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
 #[cfg(test)]
@@ -95,19 +85,13 @@ mod tests {
     use crate::stream::TokenStream;
 
     fn batches() -> Batches {
-        let stream = Arc::new(TokenStream::from_tokens(
-            (0..500).collect(),
-            vec![0, 7, 100, 333],
-        ));
+        let stream = Arc::new(TokenStream::from_tokens((0..500).collect(), vec![0, 7, 100, 333]));
         Batches::new(stream, 3, 16, Packing::Documents, 5).unwrap()
     }
 
     #[test]
     fn gives_the_same_batches_and_cursors_as_direct_calls() {
-        let start = Cursor {
-            epoch: 2,
-            window: 11,
-        };
+        let start = Cursor { epoch: 2, window: 11 };
         let mut prefetch = Prefetch::start(batches(), start, 4).unwrap();
         let mut cursor = start;
         for _ in 0..50 {
@@ -148,10 +132,7 @@ mod tests {
         assert!(prefetch.recv().is_ok());
         assert!(prefetch.recv().is_ok());
         let error = prefetch.recv().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "the thread that prepares batches stopped: out of luck"
-        );
+        assert_eq!(error, "the thread that prepares batches stopped: out of luck");
         assert!(prefetch.recv().is_err());
     }
 }

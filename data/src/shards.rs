@@ -62,10 +62,7 @@ impl Shard {
     /// # Errors
     /// [`ShardError`] naming the file, what was found and what was expected.
     pub fn open(path: &Path) -> Result<Shard, ShardError> {
-        let map = Mapped::open(path).map_err(|source| ShardError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let map = Mapped::open(path).map_err(|source| ShardError::File { path: path.to_owned(), source })?;
         let header = Header::read(path, map.as_bytes())?;
         let shard = Shard { map, header };
         shard.check_document_starts()?;
@@ -107,11 +104,7 @@ impl Shard {
     /// # Panics
     /// When `index` is not below [`Shard::n_documents`].
     pub fn document_start(&self, index: u64) -> u64 {
-        assert!(
-            index < self.n_documents(),
-            "document {index} of {}",
-            self.n_documents()
-        );
+        assert!(index < self.n_documents(), "document {index} of {}", self.n_documents());
         read_u64(self.map.as_bytes(), HEADER + index as usize * 8)
     }
 
@@ -134,28 +127,14 @@ impl Shard {
             "tokens {range:?} of a shard of {}",
             self.n_tokens()
         );
-        let Header {
-            width, tokens_at, ..
-        } = self.header;
+        let Header { width, tokens_at, .. } = self.header;
         let from = tokens_at + range.start as usize * width;
         let to = tokens_at + range.end as usize * width;
         let bytes = &self.map.as_bytes()[from..to];
         if width == 2 {
-            out.extend(
-                bytes
-                    .as_chunks::<2>()
-                    .0
-                    .iter()
-                    .map(|b| u32::from(u16::from_le_bytes(*b))),
-            );
+            out.extend(bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))));
         } else {
-            out.extend(
-                bytes
-                    .as_chunks::<4>()
-                    .0
-                    .iter()
-                    .map(|b| u32::from_le_bytes(*b)),
-            );
+            out.extend(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)));
         }
     }
 
@@ -169,10 +148,7 @@ impl Shard {
         for from in (0..self.n_tokens()).step_by(VERIFY_TOKENS as usize) {
             tokens.clear();
             self.tokens(from..self.n_tokens().min(from + VERIFY_TOKENS), &mut tokens);
-            if let Some(index) = tokens
-                .iter()
-                .position(|id| u64::from(*id) >= self.vocab_size())
-            {
+            if let Some(index) = tokens.iter().position(|id| u64::from(*id) >= self.vocab_size()) {
                 return Err(ShardError::TokenId {
                     path: self.path().to_owned(),
                     offset: from + index as u64,
@@ -184,11 +160,7 @@ impl Shard {
         let bytes = self.map.as_bytes();
         let found = digest::hex(&checksum(&bytes[..HEADER], &[&bytes[HEADER..]]));
         if found != self.checksum() {
-            return Err(ShardError::Checksum {
-                path: self.path().to_owned(),
-                found,
-                expected: self.checksum(),
-            });
+            return Err(ShardError::Checksum { path: self.path().to_owned(), found, expected: self.checksum() });
         }
         Ok(())
     }
@@ -208,12 +180,7 @@ impl Shard {
                 }
             };
             let path = self.path().to_owned();
-            return Err(ShardError::DocumentStart {
-                path,
-                document: document as u64,
-                found: start,
-                expected,
-            });
+            return Err(ShardError::DocumentStart { path, document: document as u64, found: start, expected });
         }
         Ok(())
     }
@@ -221,11 +188,7 @@ impl Shard {
 
 impl Header {
     fn read(path: &Path, bytes: &[u8]) -> Result<Header, ShardError> {
-        let length = |expected| ShardError::Length {
-            path: path.to_owned(),
-            found: bytes.len() as u64,
-            expected,
-        };
+        let length = |expected| ShardError::Length { path: path.to_owned(), found: bytes.len() as u64, expected };
         if bytes.len() < HEADER {
             return Err(length(HEADER as u64));
         }
@@ -239,13 +202,7 @@ impl Header {
             return Err(length(end));
         }
         // Both casts fit: the file of `end` bytes is in memory.
-        Ok(Header {
-            width: width as usize,
-            vocab_size,
-            n_tokens,
-            n_documents,
-            tokens_at: tokens_at as usize,
-        })
+        Ok(Header { width: width as usize, vocab_size, n_tokens, n_documents, tokens_at: tokens_at as usize })
     }
 }
 
@@ -271,12 +228,7 @@ fn check_fields(path: &Path, bytes: &[u8]) -> Result<(), ShardError> {
     match fields.into_iter().find(|(_, is_right, ..)| !is_right) {
         Some((field, _, found, expected)) => {
             let path = path.to_owned();
-            Err(ShardError::Header {
-                path,
-                field,
-                found,
-                expected,
-            })
+            Err(ShardError::Header { path, field, found, expected })
         }
         None => Ok(()),
     }
@@ -359,19 +311,12 @@ impl ShardWriter {
             return;
         }
         let highest = tokens.iter().copied().max().unwrap_or(0);
-        assert!(
-            u64::from(highest) < self.vocab_size,
-            "token {highest} in a vocabulary of {}",
-            self.vocab_size
-        );
-        self.starts
-            .extend_from_slice(&self.n_tokens().to_le_bytes());
+        assert!(u64::from(highest) < self.vocab_size, "token {highest} in a vocabulary of {}", self.vocab_size);
+        self.starts.extend_from_slice(&self.n_tokens().to_le_bytes());
         if self.width == 2 {
-            self.tokens
-                .extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes()));
+            self.tokens.extend(tokens.iter().flat_map(|id| (*id as u16).to_le_bytes()));
         } else {
-            self.tokens
-                .extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
+            self.tokens.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
         }
     }
 
@@ -391,10 +336,7 @@ impl ShardWriter {
             out.write_all(&self.starts)?;
             out.write_all(&self.tokens)
         })
-        .map_err(|source| ShardError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(|source| ShardError::File { path: path.to_owned(), source })?;
         Ok(WrittenShard {
             n_tokens: self.n_tokens(),
             n_documents: (self.starts.len() / 8) as u64,

@@ -73,10 +73,9 @@ impl Source {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension {
             _ if about.is_dir() => Ok(Source::TextFolder(path.to_owned())),
-            Some("jsonl") => Ok(Source::JsonLines {
-                path: path.to_owned(),
-                field: field.unwrap_or(TEXT_FIELD).to_owned(),
-            }),
+            Some("jsonl") => {
+                Ok(Source::JsonLines { path: path.to_owned(), field: field.unwrap_or(TEXT_FIELD).to_owned() })
+            }
             Some("txt") => Ok(Source::TextFile(path.to_owned())),
             _ => Err(DataError::NotASource(path.to_owned())),
         }
@@ -92,11 +91,9 @@ impl Source {
             Source::Corpus { seed, split, bytes } => {
                 Ok(Box::new(corpus::documents(*seed, *split, *bytes).map(Ok)))
             }
-            Source::JsonLines { path, field } => Ok(Box::new(JsonLineDocuments::new(
-                path,
-                open(path)?,
-                field.clone(),
-            ))),
+            Source::JsonLines { path, field } => {
+                Ok(Box::new(JsonLineDocuments::new(path, open(path)?, field.clone())))
+            }
             Source::TextFile(_) | Source::TextFolder(_) => {
                 let files = self.files()?;
                 for file in &files {
@@ -117,11 +114,7 @@ impl Source {
             Source::TextFile(path) | Source::JsonLines { path, .. } => Ok(vec![path.clone()]),
             Source::TextFolder(folder) => {
                 let files = text_files(folder)?;
-                if files.is_empty() {
-                    Err(DataError::NotASource(folder.clone()))
-                } else {
-                    Ok(files)
-                }
+                if files.is_empty() { Err(DataError::NotASource(folder.clone())) } else { Ok(files) }
             }
         }
     }
@@ -138,11 +131,7 @@ impl Source {
         };
         let describe = |path: &PathBuf| -> Result<Content, DataError> {
             let (bytes, sha256) = sha256_file(path)?;
-            Ok(Content {
-                name: format!("{}{field}", path.display()),
-                bytes,
-                sha256,
-            })
+            Ok(Content { name: format!("{}{field}", path.display()), bytes, sha256 })
         };
         self.files()?.iter().map(describe).collect()
     }
@@ -153,10 +142,7 @@ impl Source {
 /// # Errors
 /// As [`Source::documents`].
 pub fn documents(sources: &[Source]) -> Result<Documents, DataError> {
-    let parts = sources
-        .iter()
-        .map(Source::documents)
-        .collect::<Result<Vec<_>, _>>()?;
+    let parts = sources.iter().map(Source::documents).collect::<Result<Vec<_>, _>>()?;
     Ok(Box::new(parts.into_iter().flatten()))
 }
 
@@ -170,11 +156,7 @@ fn corpus_content(name: String, documents: Documents) -> Result<Content, DataErr
         // Keeps the places of the cuts in the hash; no text holds this byte.
         hash.update([0xFF]);
     }
-    Ok(Content {
-        name,
-        bytes,
-        sha256: digest::hex(&hash.finalize()),
-    })
+    Ok(Content { name, bytes, sha256: digest::hex(&hash.finalize()) })
 }
 
 fn text_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -201,10 +183,7 @@ fn open(path: &Path) -> Result<BufReader<File>, DataError> {
     if !std::fs::metadata(path).map_err(read_error(path))?.is_file() {
         return Err(DataError::NotASource(path.to_owned()));
     }
-    Ok(BufReader::with_capacity(
-        1 << 18,
-        File::open(path).map_err(read_error(path))?,
-    ))
+    Ok(BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error(path))?))
 }
 
 fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + use<> {
@@ -214,11 +193,7 @@ fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + use<> {
 
 /// Appends bytes up to and including the next line break to `buffer`, at most so many that one more than `limit` is
 /// never exceeded. Returns how many came.
-fn read_line(
-    reader: &mut BufReader<File>,
-    buffer: &mut Vec<u8>,
-    limit: u64,
-) -> std::io::Result<usize> {
+fn read_line(reader: &mut BufReader<File>, buffer: &mut Vec<u8>, limit: u64) -> std::io::Result<usize> {
     use std::io::BufRead;
     let room = (limit + 1).saturating_sub(buffer.len() as u64);
     reader.by_ref().take(room).read_until(b'\n', buffer)

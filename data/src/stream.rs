@@ -94,11 +94,7 @@ impl TokenStream {
     /// # Panics
     /// When `range` ends beyond [`TokenStream::len`]: an error of the caller, never of the data.
     pub fn read(&self, range: Range<u64>, out: &mut Vec<u32>) {
-        assert!(
-            range.end <= self.len(),
-            "tokens {range:?} of a stream of {}",
-            self.len()
-        );
+        assert!(range.end <= self.len(), "tokens {range:?} of a stream of {}", self.len());
         self.for_each_part(range, |part, local, _| part.read(local, out));
     }
 
@@ -107,8 +103,7 @@ impl TokenStream {
     pub fn document_starts(&self, range: Range<u64>, out: &mut Vec<u64>) {
         let from = range.start;
         self.for_each_part(range, |part, local, offset| {
-            let mut index =
-                lower_bound(part.n_documents(), |i| part.document_start(i) < local.start);
+            let mut index = lower_bound(part.n_documents(), |i| part.document_start(i) < local.start);
             while index < part.n_documents() && part.document_start(index) < local.end {
                 out.push(part.document_start(index) + offset - from);
                 index += 1;
@@ -121,10 +116,7 @@ impl TokenStream {
         if range.start >= range.end {
             return;
         }
-        let mut index = self
-            .offsets
-            .partition_point(|offset| *offset <= range.start)
-            - 1;
+        let mut index = self.offsets.partition_point(|offset| *offset <= range.start) - 1;
         let mut at = range.start;
         while at < range.end && index < self.parts.len() {
             let offset = self.offsets[index];
@@ -157,19 +149,13 @@ mod tests {
     use super::*;
 
     fn memory(tokens: Range<u32>, starts: &[u64]) -> Part {
-        Part::Memory {
-            tokens: tokens.collect(),
-            starts: starts.to_vec(),
-        }
+        Part::Memory { tokens: tokens.collect(), starts: starts.to_vec() }
     }
 
     #[test]
     fn reads_across_parts_and_finds_document_starts() {
-        let stream = TokenStream::from_parts(vec![
-            memory(0..5, &[0, 3]),
-            memory(5..5, &[]),
-            memory(5..12, &[0, 1, 6]),
-        ]);
+        let stream =
+            TokenStream::from_parts(vec![memory(0..5, &[0, 3]), memory(5..5, &[]), memory(5..12, &[0, 1, 6])]);
         assert_eq!(stream.len(), 12);
         assert_eq!(stream.n_documents(), 5);
         for start in 0..12u64 {
@@ -179,11 +165,8 @@ mod tests {
                 assert_eq!(tokens, (start as u32..end as u32).collect::<Vec<_>>());
                 let mut starts = Vec::new();
                 stream.document_starts(start..end, &mut starts);
-                let expected: Vec<u64> = [0, 3, 5, 6, 11]
-                    .into_iter()
-                    .filter(|s| (start..end).contains(s))
-                    .map(|s| s - start)
-                    .collect();
+                let expected: Vec<u64> =
+                    [0, 3, 5, 6, 11].into_iter().filter(|s| (start..end).contains(s)).map(|s| s - start).collect();
                 assert_eq!(starts, expected, "{start}..{end}");
             }
         }

@@ -52,11 +52,7 @@ impl Tokenizer {
     /// # Errors
     /// When a file cannot be read, is beyond 512 MiB, or is not a tokenizer this build can use exactly.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
-        let file = if path.is_dir() {
-            path.join(TOKENIZER_FILE)
-        } else {
-            path.to_owned()
-        };
+        let file = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
         let json = read_limited(&file, MAX_TOKENIZER_BYTES)?;
         let side_files = SideFiles::load(file.parent().unwrap_or(Path::new("")))?;
         Tokenizer::from_parts(json, side_files, &file)
@@ -71,37 +67,18 @@ impl Tokenizer {
     }
 
     /// The single way a [`Tokenizer`] comes to be, so that a trained one equals itself loaded again.
-    fn from_parts(
-        json: Vec<u8>,
-        side_files: SideFiles,
-        path: &Path,
-    ) -> Result<Tokenizer, DataError> {
-        let unusable = |reason: String| DataError::Tokenizer {
-            path: path.to_owned(),
-            reason,
-        };
+    fn from_parts(json: Vec<u8>, side_files: SideFiles, path: &Path) -> Result<Tokenizer, DataError> {
+        let unusable = |reason: String| DataError::Tokenizer { path: path.to_owned(), reason };
         let shape = settings::Shape::read(&json).map_err(unusable)?;
         let mut inner = parse(&json).map_err(unusable)?;
         // Stored by training scripts that tokenized fixed-length rows; they would cut text silently.
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| unusable(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
         let vocab = inner.get_vocab(true);
         let byte_lengths = byte_lengths::of(&inner, &vocab).map_err(unusable)?;
-        let characters = shape
-            .is_characters()
-            .then(|| CharacterTable::new(&vocab))
-            .flatten();
+        let characters = shape.is_characters().then(|| CharacterTable::new(&vocab)).flatten();
         let special = SpecialIds::new(&inner, &side_files);
-        Ok(Tokenizer {
-            inner,
-            json,
-            side_files,
-            special,
-            byte_lengths,
-            characters,
-        })
+        Ok(Tokenizer { inner, json, side_files, special, byte_lengths, characters })
     }
 
     /// Token ids of `text`. With `add_special`, what the tokenizer puts around a text (such as a beginning-of-text
@@ -115,10 +92,8 @@ impl Tokenizer {
             Some(table) => table.encode(text)?,
             None => {
                 let encoding = self.inner.encode_fast(text, add_special);
-                let encoding = encoding.map_err(|error| DataError::Coding {
-                    action: "encode",
-                    reason: error.to_string(),
-                })?;
+                let encoding =
+                    encoding.map_err(|error| DataError::Coding { action: "encode", reason: error.to_string() })?;
                 encoding.get_ids().to_vec()
             }
         };
@@ -135,10 +110,7 @@ impl Tokenizer {
     /// What the library reports.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
         let text = self.inner.decode(ids, skip_special);
-        text.map_err(|error| DataError::Coding {
-            action: "decode",
-            reason: error.to_string(),
-        })
+        text.map_err(|error| DataError::Coding { action: "decode", reason: error.to_string() })
     }
 
     /// Highest id + 1: the rows an embedding needs.
@@ -179,9 +151,7 @@ impl Tokenizer {
     /// UTF-8 bytes that this id adds to a text, for bits per byte; 0 for special tokens and ids without a token.
     /// A SentencePiece tokenizer's space before the text counts, although decoding strips it.
     pub fn token_bytes(&self, id: u32) -> usize {
-        self.byte_lengths
-            .get(id as usize)
-            .map_or(0, |length| *length as usize)
+        self.byte_lengths.get(id as usize).map_or(0, |length| *length as usize)
     }
 
     /// SHA-256 of `tokenizer.json` in hexadecimal.
@@ -211,18 +181,11 @@ impl Tokenizer {
 
     /// Names of the special tokens that have an id, by their key in `tokenizer_config.json`.
     fn special_names(&self) -> Vec<(&'static str, String)> {
-        let SpecialIds {
-            bos, eos, pad, unk, ..
-        } = self.special;
-        [
-            ("bos_token", bos),
-            ("eos_token", eos),
-            ("pad_token", pad),
-            ("unk_token", unk),
-        ]
-        .into_iter()
-        .filter_map(|(key, id)| Some((key, self.token(id?)?)))
-        .collect()
+        let SpecialIds { bos, eos, pad, unk, .. } = self.special;
+        [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)]
+            .into_iter()
+            .filter_map(|(key, id)| Some((key, self.token(id?)?)))
+            .collect()
     }
 }
 

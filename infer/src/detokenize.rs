@@ -81,17 +81,9 @@ impl Detokenizer {
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Detokenizer {
         let anchor = (0..tokenizer.vocab_size() as u32).find(|id| {
             tokenizer.token_bytes(*id) > 0
-                && tokenizer
-                    .decode(&[*id], skip_special)
-                    .is_ok_and(|text| !text.is_empty())
+                && tokenizer.decode(&[*id], skip_special).is_ok_and(|text| !text.is_empty())
         });
-        Detokenizer {
-            tokenizer,
-            skip_special,
-            window: Vec::new(),
-            given: String::new(),
-            anchor,
-        }
+        Detokenizer { tokenizer, skip_special, window: Vec::new(), given: String::new(), anchor }
     }
 
     /// Starts behind `prompt`, whose text is not handed out: a space between it and what follows is kept, which some
@@ -126,10 +118,7 @@ impl Detokenizer {
         }
         let text = self.decode(&self.window)?;
         let new = self.new_part(&text, id)?;
-        let piece = new
-            .strip_suffix(char::REPLACEMENT_CHARACTER)
-            .unwrap_or(new)
-            .to_owned();
+        let piece = new.strip_suffix(char::REPLACEMENT_CHARACTER).unwrap_or(new).to_owned();
         if piece.len() < new.len() {
             self.given.push_str(&piece);
             self.cut_undecided()?;
@@ -156,12 +145,11 @@ impl Detokenizer {
     }
 
     fn new_part<'a>(&self, text: &'a str, id: u32) -> Result<&'a str, DetokenizeError> {
-        text.strip_prefix(&self.given)
-            .ok_or_else(|| DetokenizeError::Rewritten {
-                id,
-                expected: self.given.clone(),
-                found: text.to_owned(),
-            })
+        text.strip_prefix(&self.given).ok_or_else(|| DetokenizeError::Rewritten {
+            id,
+            expected: self.given.clone(),
+            found: text.to_owned(),
+        })
     }
 
     /// Whether decoding leaves this id out before it looks at any token.
@@ -184,9 +172,10 @@ impl Detokenizer {
 
     /// Whether this is a byte token that the decoder takes as a byte; without byte fallback it is its six characters.
     fn is_byte(&self, id: u32) -> Result<bool, DetokenizeError> {
-        let looks_like_one = self.tokenizer.token(id).is_some_and(|token| {
-            token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
-        });
+        let looks_like_one = self
+            .tokenizer
+            .token(id)
+            .is_some_and(|token| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>'));
         Ok(looks_like_one && self.decode(&[id])?.chars().count() <= 1)
     }
 

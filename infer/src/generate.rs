@@ -121,9 +121,7 @@ pub fn generate(
             break Finish::Length;
         }
         let position = prompt.len() + generated_tokens;
-        let next = sampler
-            .sample(&logits)
-            .map_err(|source| GenerateError::Sample { position, source })?;
+        let next = sampler.sample(&logits).map_err(|source| GenerateError::Sample { position, source })?;
         if limits.stop_ids.contains(&next.id) {
             break Finish::Stop;
         }
@@ -139,13 +137,7 @@ pub fn generate(
         }
     };
     let decode = start.elapsed() - prefill;
-    Ok(Report {
-        finish,
-        prompt_tokens: prompt.len(),
-        generated_tokens,
-        prefill,
-        decode,
-    })
+    Ok(Report { finish, prompt_tokens: prompt.len(), generated_tokens, prefill, decode })
 }
 
 fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {
@@ -154,10 +146,7 @@ fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {
         return Err(GenerateError::EmptyPrompt);
     }
     if prompt.len() >= context {
-        return Err(GenerateError::PromptTooLong {
-            tokens: prompt.len(),
-            context,
-        });
+        return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context });
     }
     match prompt.iter().find(|&&id| id as usize >= vocab_size) {
         Some(&id) => Err(GenerateError::UnknownToken { id, vocab_size }),
@@ -166,11 +155,7 @@ fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {
 }
 
 /// Feeds `ids` and returns the logits after the last one.
-fn last_logits(
-    decoder: &Decoder,
-    ids: &[u32],
-    cache: &mut KvCache,
-) -> Result<Vec<f32>, GenerateError> {
+fn last_logits(decoder: &Decoder, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, GenerateError> {
     let device = decoder.device().without_autodiff();
     let layout = Layout::contiguous(cache.len(), ids.len(), &device);
     let hidden = decoder.forward(token_tensor(ids, 1, &device), &layout, Some(cache));
@@ -178,8 +163,5 @@ fn last_logits(
     let logits = decoder.logits(last).cast(DType::F32);
     logits
         .try_into_vec_as::<f32>()
-        .map_err(|error| GenerateError::Device {
-            position: cache.len(),
-            message: error.to_string(),
-        })
+        .map_err(|error| GenerateError::Device { position: cache.len(), message: error.to_string() })
 }

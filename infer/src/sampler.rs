@@ -32,13 +32,7 @@ fn off() -> f32 {
 impl SamplerOptions {
     /// The most probable token, always.
     pub fn greedy() -> SamplerOptions {
-        SamplerOptions {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: off(),
-            min_p: 0.0,
-            seed: 0,
-        }
+        SamplerOptions { temperature: 0.0, top_k: 0, top_p: off(), min_p: 0.0, seed: 0 }
     }
 
     /// Whether every value is in its range.
@@ -46,19 +40,8 @@ impl SamplerOptions {
     /// # Errors
     /// [`SamplerError::Option`] for the leading value that is not.
     pub fn check(&self) -> Result<(), SamplerError> {
-        let SamplerOptions {
-            temperature,
-            top_p,
-            min_p,
-            ..
-        } = *self;
-        let outside = |field, value, range| {
-            Err(SamplerError::Option {
-                field,
-                value,
-                range,
-            })
-        };
+        let SamplerOptions { temperature, top_p, min_p, .. } = *self;
+        let outside = |field, value, range| Err(SamplerError::Option { field, value, range });
         if !(0.0..=2.0).contains(&temperature) {
             return outside("temperature", temperature, "from 0 to 2");
         }
@@ -129,11 +112,7 @@ impl Sampler {
     /// What [`SamplerOptions::check`] finds.
     pub fn new(options: SamplerOptions) -> Result<Sampler, SamplerError> {
         options.check()?;
-        Ok(Sampler {
-            options,
-            drawn: 0,
-            buffers: Buffers::default(),
-        })
+        Ok(Sampler { options, drawn: 0, buffers: Buffers::default() })
     }
 
     /// The options it was made with.
@@ -156,10 +135,7 @@ impl Sampler {
             self.buffers.draw(uniform).unwrap_or(best)
         };
         self.drawn += 1;
-        Ok(Sampled {
-            id,
-            log_prob: log_prob(logits, best, id),
-        })
+        Ok(Sampled { id, log_prob: log_prob(logits, best, id) })
     }
 
     /// The distribution that [`Sampler::sample`] draws from: `[vocab]`, sums to 1, 0 for what was dropped.
@@ -203,10 +179,7 @@ fn best(logits: &[f32]) -> Result<u32, SamplerError> {
 
 fn log_prob(logits: &[f32], best: u32, id: u32) -> f32 {
     let largest = f64::from(logits[best as usize]);
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| (f64::from(logit) - largest).exp())
-        .sum();
+    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
     (f64::from(logits[id as usize]) - largest - sum.ln()) as f32
 }
 
@@ -252,9 +225,7 @@ impl Buffers {
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
-        let (_, kth, _) = self
-            .logits
-            .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        let (_, kth, _) = self.logits.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
         *kth
     }
 
@@ -263,11 +234,9 @@ impl Buffers {
         // All tokens up to this weight are together below 1 - top_p, so none of them stays.
         let negligible = (1.0 - top_p) * total / self.kept.len() as f64;
         self.ranked.clear();
-        self.ranked
-            .extend(self.kept.iter().filter(|(weight, _)| *weight >= negligible));
+        self.ranked.extend(self.kept.iter().filter(|(weight, _)| *weight >= negligible));
         if let Some((least, last_id)) = last_of_mass(&mut self.ranked, top_p * total) {
-            self.kept
-                .retain(|&(weight, id)| weight > least || (weight == least && id <= last_id));
+            self.kept.retain(|&(weight, id)| weight > least || (weight == least && id <= last_id));
         }
     }
 

@@ -118,12 +118,7 @@ impl Decoder {
     ///
     /// # Panics
     /// Panics when the cache has no room, or when documents are given together with a filled cache.
-    pub fn forward(
-        &self,
-        tokens_bt: Tensor<2, Int>,
-        layout: &Layout,
-        cache: Option<&mut KvCache>,
-    ) -> Tensor<3> {
+    pub fn forward(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, cache: Option<&mut KvCache>) -> Tensor<3> {
         let [b, t] = tokens_bt.dims();
         let past = cache.as_ref().map_or(0, |cache| {
             cache.check_room(b, t);
@@ -329,9 +324,8 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<TensorData, E>> Parts<'_, F> {
         let key = self.projection(&format!("{name}.k_proj"), k, c, config.qkv_bias)?;
         let value = self.projection(&format!("{name}.v_proj"), k, c, config.qkv_bias)?;
         let output = self.projection(&format!("{name}.o_proj"), c, a, config.output_bias)?;
-        let mut head_norm = |part: &str| {
-            config.qk_norm.then(|| self.norm(&format!("{name}.{part}"), d)).transpose()
-        };
+        let mut head_norm =
+            |part: &str| config.qk_norm.then(|| self.norm(&format!("{name}.{part}"), d)).transpose();
         Ok(Attention {
             query,
             key,

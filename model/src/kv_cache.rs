@@ -25,34 +25,20 @@ struct LayerCache {
 
 impl KvCache {
     /// Allocates room for `capacity` tokens in each of `rows` rows, stored as `dtype` (f32, bf16 or f16).
-    pub fn new(
-        config: &ModelConfig,
-        rows: usize,
-        capacity: usize,
-        dtype: DType,
-        device: &Device,
-    ) -> Self {
+    pub fn new(config: &ModelConfig, rows: usize, capacity: usize, dtype: DType, device: &Device) -> Self {
         let shape = [rows, config.n_kv_heads, capacity, config.head_dim];
         let layer = || LayerCache {
             keys: Tensor::zeros(shape, (device, dtype)),
             values: Tensor::zeros(shape, (device, dtype)),
         };
         let layers = (0..config.n_layers).map(|_| layer()).collect();
-        Self {
-            layers,
-            rows,
-            capacity,
-            len: 0,
-            dtype,
-        }
+        Self { layers, rows, capacity, len: 0, dtype }
     }
 
     /// Bytes that a cache of this size takes.
     pub fn bytes(config: &ModelConfig, rows: usize, capacity: usize, dtype: DType) -> u64 {
         let element = dtype.size() as u64;
-        2 * element
-            * (config.n_layers * rows * config.n_kv_heads * config.head_dim) as u64
-            * capacity as u64
+        2 * element * (config.n_layers * rows * config.n_kv_heads * config.head_dim) as u64 * capacity as u64
     }
 
     /// Tokens in each row.
@@ -80,11 +66,7 @@ impl KvCache {
     /// # Panics
     /// Panics when fewer than `len` tokens are held.
     pub fn truncate(&mut self, len: usize) {
-        assert!(
-            len <= self.len,
-            "truncating a KV cache of {} tokens to {len}",
-            self.len
-        );
+        assert!(len <= self.len, "truncating a KV cache of {} tokens to {len}", self.len);
         self.len = len;
     }
 
@@ -110,10 +92,7 @@ impl KvCache {
             cache.clone().slice(s![.., .., 0..to, ..]).cast(dtype)
         };
         let layer = &mut self.layers[layer];
-        (
-            write(&mut layer.keys, keys_bgtd),
-            write(&mut layer.values, values_bgtd),
-        )
+        (write(&mut layer.keys, keys_bgtd), write(&mut layer.values, values_bgtd))
     }
 
     /// Counts `t` slots, written in every layer, as held.
@@ -124,16 +103,9 @@ impl KvCache {
     /// # Panics
     /// Panics when `rows` rows of `t` tokens do not fit: callers plan their capacity.
     pub(crate) fn check_room(&self, rows: usize, t: usize) {
-        assert!(
-            rows == self.rows,
-            "a KV cache of {} rows got {rows}",
-            self.rows
-        );
+        assert!(rows == self.rows, "a KV cache of {} rows got {rows}", self.rows);
         let (len, capacity) = (self.len, self.capacity);
-        assert!(
-            len + t <= capacity,
-            "a KV cache of {capacity} tokens holds {len} and got {t} more"
-        );
+        assert!(len + t <= capacity, "a KV cache of {capacity} tokens holds {len} and got {t} more");
     }
 }
 
@@ -162,24 +134,14 @@ mod tests {
 
     fn held(x: Tensor<4>) -> Vec<f32> {
         let t = x.dims()[2];
-        x.slice(s![1..2, 1..2, .., 5..6])
-            .reshape([t])
-            .into_data()
-            .try_to_vec::<f32>()
-            .unwrap()
+        x.slice(s![1..2, 1..2, .., 5..6]).reshape([t]).into_data().try_to_vec::<f32>().unwrap()
     }
 
     #[test]
     fn bytes_are_counted_by_hand() {
         // keys and values, 3 layers, 5 rows, 2 heads, 7 tokens, 6 channels, 4 or 2 bytes
-        assert_eq!(
-            KvCache::bytes(&config(), 5, 7, DType::F32),
-            2 * 3 * 5 * 2 * 7 * 6 * 4
-        );
-        assert_eq!(
-            KvCache::bytes(&config(), 5, 7, DType::BF16),
-            2 * 3 * 5 * 2 * 7 * 6 * 2
-        );
+        assert_eq!(KvCache::bytes(&config(), 5, 7, DType::F32), 2 * 3 * 5 * 2 * 7 * 6 * 4);
+        assert_eq!(KvCache::bytes(&config(), 5, 7, DType::BF16), 2 * 3 * 5 * 2 * 7 * 6 * 2);
     }
 
     #[test]
@@ -190,18 +152,10 @@ mod tests {
             let append = |cache: &mut KvCache, from: usize, t: usize| {
                 let mut last = Vec::new();
                 for layer in 0..3 {
-                    let (keys, values) = cache.append(
-                        layer,
-                        slots(from, t, &device),
-                        slots(from + 100, t, &device),
-                    );
+                    let (keys, values) =
+                        cache.append(layer, slots(from, t, &device), slots(from + 100, t, &device));
                     assert_eq!((keys.dtype(), values.dims()[0]), (DType::F32, 2));
-                    assert!(
-                        held(keys.clone())
-                            .iter()
-                            .zip(held(values))
-                            .all(|(k, v)| k + 100.0 == v)
-                    );
+                    assert!(held(keys.clone()).iter().zip(held(values)).all(|(k, v)| k + 100.0 == v));
                     last = held(keys);
                 }
                 cache.advance(t);
@@ -213,10 +167,7 @@ mod tests {
             assert_eq!(append(&mut cache, 20, 2), [1.0, 20.0, 21.0]);
             assert_eq!(cache.len(), 3);
             cache.reset();
-            assert_eq!(
-                append(&mut cache, 30, 6),
-                [30.0, 31.0, 32.0, 33.0, 34.0, 35.0]
-            );
+            assert_eq!(append(&mut cache, 30, 6), [30.0, 31.0, 32.0, 33.0, 34.0, 35.0]);
             assert_eq!(cache.len(), 6);
         }
     }
@@ -238,19 +189,10 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
             panic.downcast_ref::<String>().unwrap().clone()
         };
-        assert_eq!(
-            text(&mut || cache.check_room(3, 1)),
-            "a KV cache of 2 rows got 3"
-        );
-        assert_eq!(
-            text(&mut || cache.check_room(2, 7)),
-            "a KV cache of 6 tokens holds 0 and got 7 more"
-        );
+        assert_eq!(text(&mut || cache.check_room(3, 1)), "a KV cache of 2 rows got 3");
+        assert_eq!(text(&mut || cache.check_room(2, 7)), "a KV cache of 6 tokens holds 0 and got 7 more");
         cache.check_room(2, 6);
         let mut short = KvCache::new(&config(), 2, 6, DType::F32, &Device::flex());
-        assert_eq!(
-            text(&mut || short.truncate(1)),
-            "truncating a KV cache of 0 tokens to 1"
-        );
+        assert_eq!(text(&mut || short.truncate(1)), "truncating a KV cache of 0 tokens to 1");
     }
 }

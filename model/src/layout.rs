@@ -21,9 +21,8 @@ impl Layout {
     /// Packed rows: positions that restart with each document, and the documents' numbers, row by row.
     pub fn packed(positions: &[u32], documents: &[u32], rows: usize, device: &Device) -> Self {
         let columns = positions.len() / rows.max(1);
-        let tensor = |values: &[u32]| {
-            int_tensor(values.iter().map(|&v| v as i32).collect(), rows, columns, device)
-        };
+        let tensor =
+            |values: &[u32]| int_tensor(values.iter().map(|&v| v as i32).collect(), rows, columns, device);
         Self { positions_bt: tensor(positions), documents_bt: Some(tensor(documents)) }
     }
 }

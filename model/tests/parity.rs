@@ -51,10 +51,8 @@ fn logits_equal_transformers() {
         let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
         let tokens = ids(&expected, "tokens");
         let decoder = load_f32(&folder, &device);
-        let hidden =
-            decoder.forward(token_tensor(&tokens, 2, &device), &Layout::contiguous(0, 24, &device), None);
-        let difference =
-            max_difference(&values(decoder.logits(hidden)), &floats(&expected, "logits"));
+        let hidden = decoder.forward(token_tensor(&tokens, 2, &device), &Layout::contiguous(0, 24, &device), None);
+        let difference = max_difference(&values(decoder.logits(hidden)), &floats(&expected, "logits"));
         println!("{:24} logits differ by at most {difference:.2e}", folder.file_name().unwrap().display());
         assert!(difference < 1e-4, "{}: {difference}", folder.display());
     }
@@ -86,11 +84,7 @@ fn loss_and_gradients_equal_transformers() {
     }
 }
 
-fn loss_and_gradients(
-    folder: &Path,
-    expected: &TensorFile,
-    device: &Device,
-) -> (f32, BTreeMap<String, Vec<f32>>) {
+fn loss_and_gradients(folder: &Path, expected: &TensorFile, device: &Device) -> (f32, BTreeMap<String, Vec<f32>>) {
     let mut decoder = load_f32(folder, device).trainable(true);
     let auto = decoder.device();
     let tokens = token_tensor(&ids(expected, "tokens"), 2, &auto);

@@ -90,8 +90,7 @@ impl Train {
 
 /// Reads a recipe with overrides and checks it.
 pub(crate) fn read_recipe(text: &str, path: &Path, sets: &[String]) -> Result<TrainRecipe, Failure> {
-    let recipe: TrainRecipe =
-        recipe::load(text, &path.display().to_string(), sets).map_err(TrainError::from)?;
+    let recipe: TrainRecipe = recipe::load(text, &path.display().to_string(), sets).map_err(TrainError::from)?;
     recipe.check().map_err(TrainError::from)?;
     Ok(recipe)
 }

@@ -35,51 +35,29 @@ pub(crate) struct Subject {
 /// some layers, biases, per-head norms, and a trained checkpoint where it is present.
 pub(crate) fn subjects() -> Vec<Subject> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let names = [
-        "llama3",
-        "llama-odd",
-        "smollm2",
-        "mistral",
-        "qwen2-sliding",
-        "qwen3",
-    ];
-    let fixture = |name| Subject {
-        name,
-        folder: root.join("tests/fixtures/parity").join(name),
-        t: 41,
-    };
+    let names = ["llama3", "llama-odd", "smollm2", "mistral", "qwen2-sliding", "qwen3"];
+    let fixture = |name| Subject { name, folder: root.join("tests/fixtures/parity").join(name), t: 41 };
     let mut all: Vec<Subject> = names.into_iter().map(fixture).collect();
     let trained = root.join("../shared/data/tinystories-656k-hf");
     if trained.exists() {
-        all.push(Subject {
-            name: "tinystories-656k",
-            folder: trained,
-            t: 97,
-        });
+        all.push(Subject { name: "tinystories-656k", folder: trained, t: 97 });
     } else {
         let required = std::env::var_os("FORNAX_REQUIRE_DATA").is_some_and(|v| v == "1");
         assert!(!required, "`../shared/data/tinystories-656k-hf` is absent");
-        println!(
-            "`../shared/data/tinystories-656k-hf` is absent: the trained checkpoint is passed over"
-        );
+        println!("`../shared/data/tinystories-656k-hf` is absent: the trained checkpoint is passed over");
     }
     all
 }
 
 pub(crate) fn decoder(subject: &Subject, precision: &Precision, device: &Device) -> Decoder {
-    let options = LoadOptions {
-        dtype: Some(precision.weights),
-        strict: true,
-    };
+    let options = LoadOptions { dtype: Some(precision.weights), strict: true };
     let mut decoder = load(&subject.folder, options, device).unwrap().decoder;
     decoder.set_compute(precision.compute);
     decoder
 }
 
 pub(crate) fn supported(precision: &Precision, device: &Device) -> bool {
-    [precision.weights, precision.compute, precision.cache]
-        .iter()
-        .all(|d| device.supports_dtype(*d))
+    [precision.weights, precision.compute, precision.cache].iter().all(|d| device.supports_dtype(*d))
 }
 
 /// Rows of tokens of one length.
@@ -89,15 +67,7 @@ pub(crate) struct Rows(pub(crate) Vec<Vec<u32>>);
 impl Rows {
     pub(crate) fn random(purpose: &str, b: usize, t: usize, vocabulary: usize) -> Self {
         let mut random = rng(7, 0, purpose);
-        Self(
-            (0..b)
-                .map(|_| {
-                    (0..t)
-                        .map(|_| random.below(vocabulary as u64) as u32)
-                        .collect()
-                })
-                .collect(),
-        )
+        Self((0..b).map(|_| (0..t).map(|_| random.below(vocabulary as u64) as u32).collect()).collect())
     }
 
     pub(crate) fn columns(&self, from: usize, to: usize) -> Self {
@@ -124,11 +94,7 @@ pub(crate) fn tokens(subject: &Subject, decoder: &Decoder, cache: DType) -> Rows
         let next = Rows(vec![vec![row[row.len() - 1]]]);
         let logits = forward(decoder, &next, Some(&mut held));
         // Every eighth token is random, so that a small model does not run into a loop.
-        row.push(if row.len() % 8 == 0 {
-            rows.0[0][row.len()]
-        } else {
-            largest_two(&logits).0 as u32
-        });
+        row.push(if row.len() % 8 == 0 { rows.0[0][row.len()] } else { largest_two(&logits).0 as u32 });
     }
     rows.0.push(row);
     rows

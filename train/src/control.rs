@@ -45,9 +45,7 @@ impl Command {
     /// The command of a word, in any case and with spaces around it; `None` for another word.
     pub fn from_word(word: &str) -> Option<Self> {
         let word = word.trim();
-        Self::ALL
-            .into_iter()
-            .find(|command| word.eq_ignore_ascii_case(command.word()))
+        Self::ALL.into_iter().find(|command| word.eq_ignore_ascii_case(command.word()))
     }
 }
 
@@ -109,12 +107,7 @@ pub struct Control {
 impl Control {
     /// Looks after the control file of `run_folder` and after `signal`.
     pub fn new(run_folder: &Path, signal: Signal) -> Self {
-        Control {
-            run_folder: run_folder.to_path_buf(),
-            signal,
-            is_paused: false,
-            last_failure: None,
-        }
+        Control { run_folder: run_folder.to_path_buf(), signal, is_paused: false, last_failure: None }
     }
 
     /// Whether the run is to wait. A signal or `stop` ends the waiting through [`Orders::ending`].
@@ -267,10 +260,7 @@ mod tests {
         let orders = control.poll(&RealFs);
         assert!(orders.warnings[0].contains("5000 bytes long"), "{orders:?}");
         assert!(!path.exists(), "a file that is too long is not met again");
-        let made = std::process::Command::new("mkfifo")
-            .arg(&path)
-            .status()
-            .unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
         assert!(control.poll(&RealFs).warnings[0].contains("a pipe"));
     }
@@ -294,10 +284,7 @@ mod tests {
         assert_eq!(control.poll(&RealFs).ending, expected);
         assert_eq!(control.poll(&RealFs).ending, expected);
         control.signal.flag().store(130, Ordering::SeqCst);
-        assert_eq!(
-            control.poll(&RealFs).ending,
-            Some(Ending::Signal(Exit::Interrupted))
-        );
+        assert_eq!(control.poll(&RealFs).ending, Some(Ending::Signal(Exit::Interrupted)));
     }
 
     #[test]

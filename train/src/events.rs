@@ -176,14 +176,7 @@ impl TrainEvent {
     fn not_finite(&self) -> Option<(&'static str, f64)> {
         let fields = match *self {
             TrainEvent::Step {
-                loss,
-                lr,
-                grad_norm,
-                tokens_per_second,
-                matmul_share,
-                mfu,
-                eta_seconds,
-                ..
+                loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, ..
             } => vec![
                 ("loss", Some(loss)),
                 ("lr", Some(lr)),
@@ -193,26 +186,16 @@ impl TrainEvent {
                 ("mfu", mfu),
                 ("eta_seconds", eta_seconds),
             ],
-            TrainEvent::Validation {
-                loss,
-                bits_per_byte,
-                ..
-            } => vec![("loss", Some(loss)), ("bits_per_byte", Some(bits_per_byte))],
+            TrainEvent::Validation { loss, bits_per_byte, .. } => {
+                vec![("loss", Some(loss)), ("bits_per_byte", Some(bits_per_byte))]
+            }
             TrainEvent::CheckpointSaved { seconds, .. } => vec![("seconds", Some(seconds))],
-            TrainEvent::Finished {
-                seconds,
-                validation_loss,
-                ..
-            } => vec![
-                ("seconds", Some(seconds)),
-                ("validation_loss", validation_loss),
-            ],
+            TrainEvent::Finished { seconds, validation_loss, .. } => {
+                vec![("seconds", Some(seconds)), ("validation_loss", validation_loss)]
+            }
             _ => Vec::new(),
         };
-        fields
-            .into_iter()
-            .filter_map(|(field, value)| Some((field, value?)))
-            .find(|(_, value)| !value.is_finite())
+        fields.into_iter().filter_map(|(field, value)| Some((field, value?))).find(|(_, value)| !value.is_finite())
     }
 }
 
@@ -282,11 +265,7 @@ impl EventLog {
 /// [`EventError::NotFinite`].
 pub fn to_line(event: &TrainEvent) -> Result<String, EventError> {
     if let Some((field, value)) = event.not_finite() {
-        return Err(EventError::NotFinite {
-            step: event.step(),
-            field,
-            value,
-        });
+        return Err(EventError::NotFinite { step: event.step(), field, value });
     }
     let line = serde_json::to_string(event).map_err(io::Error::from);
     Ok(line.map_err(|source| FileError::Io {
@@ -375,14 +354,12 @@ mod tests {
     fn names_on_the_wire_are_stable() {
         let line = to_line(&step_event(7, 4.0)).unwrap();
         assert!(
-            line.starts_with(r#"{"event":"step","step":7,"loss":4.0,"lr":1.3333333333333333,"grad_norm":2.0,"tokens":"#),
+            line.starts_with(
+                r#"{"event":"step","step":7,"loss":4.0,"lr":1.3333333333333333,"grad_norm":2.0,"tokens":"#
+            ),
             "{line}"
         );
-        let stopped = TrainEvent::Stopped {
-            step: 3,
-            reason: StopReason::NonFinite,
-            message: "m".to_owned(),
-        };
+        let stopped = TrainEvent::Stopped { step: 3, reason: StopReason::NonFinite, message: "m".to_owned() };
         assert_eq!(
             to_line(&stopped).unwrap(),
             r#"{"event":"stopped","step":3,"reason":"non_finite","message":"m"}"#
@@ -392,10 +369,7 @@ mod tests {
     #[test]
     fn a_number_that_json_cannot_hold_is_refused() {
         let error = to_line(&step_event(7, f64::NAN)).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`loss` of the event at step 7 is NaN, but a finite number is expected"
-        );
+        assert_eq!(error.to_string(), "`loss` of the event at step 7 is NaN, but a finite number is expected");
     }
 
     #[test]
@@ -415,11 +389,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let cut = cut_to_step(&RealFs, &path, 3).unwrap();
         assert_eq!((cut.later, cut.unreadable), (2, 1));
-        let steps: Vec<u64> = read_events(&path)
-            .unwrap()
-            .iter()
-            .map(TrainEvent::step)
-            .collect();
+        let steps: Vec<u64> = read_events(&path).unwrap().iter().map(TrainEvent::step).collect();
         assert_eq!(steps, [1, 2, 3, 3]);
     }
 

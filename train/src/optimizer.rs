@@ -49,10 +49,10 @@ impl AdamW {
     /// for matrices; biases and gains are not decayed. The arithmetic is torch.optim.AdamW's.
     pub fn update(&mut self, name: &str, parameter: &mut ParameterMut<'_>, gradient_n: Tensor<1>, lr: f64) {
         let OptimizerRecipe { beta1, beta2, eps, weight_decay, .. } = self.recipe;
-        let moments = self.moments.remove(name).unwrap_or_else(|| Moments {
-            mean_n: gradient_n.zeros_like(),
-            square_n: gradient_n.zeros_like(),
-        });
+        let moments = self
+            .moments
+            .remove(name)
+            .unwrap_or_else(|| Moments { mean_n: gradient_n.zeros_like(), square_n: gradient_n.zeros_like() });
         let mean_n = moments.mean_n * beta1 + gradient_n.clone() * (1.0 - beta1);
         let square_n = moments.square_n * beta2 + gradient_n.square() * (1.0 - beta2);
         let steps = self.updates as i32;

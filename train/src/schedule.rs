@@ -82,13 +82,7 @@ mod tests {
     use super::*;
 
     fn schedule(kind: ScheduleKind, warmup_steps: u64) -> Schedule {
-        Schedule {
-            kind,
-            peak_lr: 1.0,
-            warmup_steps,
-            final_lr_fraction: 0.1,
-            decay_fraction: 0.2,
-        }
+        Schedule { kind, peak_lr: 1.0, warmup_steps, final_lr_fraction: 0.1, decay_fraction: 0.2 }
     }
 
     #[track_caller]
@@ -101,17 +95,8 @@ mod tests {
 
     #[test]
     fn warm_up_is_nanogpts() {
-        for kind in [
-            ScheduleKind::Cosine,
-            ScheduleKind::Wsd,
-            ScheduleKind::Linear,
-            ScheduleKind::Constant,
-        ] {
-            check(
-                schedule(kind, 4),
-                20,
-                &[(0, 0.2), (1, 0.4), (3, 0.8), (4, 1.0)],
-            );
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Wsd, ScheduleKind::Linear, ScheduleKind::Constant] {
+            check(schedule(kind, 4), 20, &[(0, 0.2), (1, 0.4), (3, 0.8), (4, 1.0)]);
         }
     }
 
@@ -128,11 +113,7 @@ mod tests {
 
     #[test]
     fn linear_by_hand() {
-        check(
-            schedule(ScheduleKind::Linear, 0),
-            10,
-            &[(0, 1.0), (1, 0.91), (5, 0.55), (9, 0.19), (10, 0.1)],
-        );
+        check(schedule(ScheduleKind::Linear, 0), 10, &[(0, 1.0), (1, 0.91), (5, 0.55), (9, 0.19), (10, 0.1)]);
     }
 
     #[test]
@@ -140,44 +121,24 @@ mod tests {
         check(
             schedule(ScheduleKind::Wsd, 2),
             20,
-            &[
-                (2, 1.0),
-                (15, 1.0),
-                (16, 1.0),
-                (17, 0.775),
-                (18, 0.55),
-                (19, 0.325),
-                (20, 0.1),
-            ],
+            &[(2, 1.0), (15, 1.0), (16, 1.0), (17, 0.775), (18, 0.55), (19, 0.325), (20, 0.1)],
         );
     }
 
     #[test]
     fn constant_stays() {
-        check(
-            schedule(ScheduleKind::Constant, 0),
-            3,
-            &[(0, 1.0), (2, 1.0), (u64::MAX, 1.0)],
-        );
+        check(schedule(ScheduleKind::Constant, 0), 3, &[(0, 1.0), (2, 1.0), (u64::MAX, 1.0)]);
     }
 
     #[test]
     fn boundaries_give_finite_rates() {
-        for kind in [
-            ScheduleKind::Cosine,
-            ScheduleKind::Wsd,
-            ScheduleKind::Linear,
-            ScheduleKind::Constant,
-        ] {
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Wsd, ScheduleKind::Linear, ScheduleKind::Constant] {
             check(schedule(kind, 0), 1, &[(0, 1.0)]);
             check(schedule(kind, 1), 1, &[(0, 0.5)]);
             for (warmup, total) in [(0, 0), (0, 1), (1, 1), (5, 1), (3, 3), (2, 3)] {
                 for step in 0..8 {
                     let lr = schedule(kind, warmup).lr_at(step, total);
-                    assert!(
-                        (0.1..=1.0).contains(&lr),
-                        "{kind:?} {warmup} {total} {step}: {lr}"
-                    );
+                    assert!((0.1..=1.0).contains(&lr), "{kind:?} {warmup} {total} {step}: {lr}");
                 }
             }
         }
@@ -185,11 +146,7 @@ mod tests {
 
     #[test]
     fn the_rate_before_the_fall_does_not_depend_on_the_length() {
-        for kind in [
-            ScheduleKind::Cosine,
-            ScheduleKind::Wsd,
-            ScheduleKind::Linear,
-        ] {
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Wsd, ScheduleKind::Linear] {
             let schedule = schedule(kind, 10);
             for (short, long) in [(100, 150), (50, 1000)] {
                 let same = schedule.steps_before_the_fall(short);
@@ -197,10 +154,7 @@ mod tests {
                 for step in 0..same {
                     assert_eq!(schedule.lr_at(step, short), schedule.lr_at(step, long));
                 }
-                assert_ne!(
-                    schedule.lr_at(same + 1, short),
-                    schedule.lr_at(same + 1, long)
-                );
+                assert_ne!(schedule.lr_at(same + 1, short), schedule.lr_at(same + 1, long));
             }
         }
     }

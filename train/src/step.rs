@@ -31,10 +31,7 @@ pub fn next_token(decoder: &Decoder, batch: &Batch) -> LossTerm {
     let device = decoder.device();
     let hidden = decoder.forward(tokens(&batch.inputs, batch, &device), &layout(batch, &device), None);
     let mask: Vec<f32> = batch.mask.iter().map(|&trained| f32::from(trained)).collect();
-    let weights = Tensor::from_data(
-        TensorData::new(mask, [batch.rows, batch.columns]),
-        (&device, DType::F32),
-    );
+    let weights = Tensor::from_data(TensorData::new(mask, [batch.rows, batch.columns]), (&device, DType::F32));
     let loss_sum = decoder.loss(hidden, tokens(&batch.targets, batch, &device), weights);
     LossTerm { loss_sum, weight: batch.n_targets() as f64 }
 }

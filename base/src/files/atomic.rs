@@ -21,17 +21,14 @@ pub fn write_atomic(
     write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), FileError> {
     let (temp, file) = create_temp(fs, path)?;
-    let placed = fill(file, path, write).and_then(|()| {
-        fs.rename(&temp, path)
-            .map_err(FileError::io("replace", path))
-    });
+    let placed =
+        fill(file, path, write).and_then(|()| fs.rename(&temp, path).map_err(FileError::io("replace", path)));
     if let Err(error) = placed {
         // The error that counts is the one above; what stays behind is cleaned by `remove_stale_temps`.
         let _ = fs.remove_file(&temp);
         return Err(error);
     }
-    fs.sync_folder(parent_of(path))
-        .map_err(FileError::io("sync the folder of", path))
+    fs.sync_folder(parent_of(path)).map_err(FileError::io("sync the folder of", path))
 }
 
 /// [`write_atomic`] of bytes already in memory.
@@ -77,8 +74,7 @@ pub fn write_folder_atomic<E: From<FileError>>(
         let _ = fs.remove_folder(&temp);
         return Err(error);
     }
-    fs.sync_folder(parent_of(final_path))
-        .map_err(FileError::io("sync the folder of", final_path))?;
+    fs.sync_folder(parent_of(final_path)).map_err(FileError::io("sync the folder of", final_path))?;
     Ok(())
 }
 
@@ -90,12 +86,9 @@ pub fn write_folder_atomic<E: From<FileError>>(
 pub fn remove_folder_atomic(fs: &dyn FileSystem, path: &Path) -> Result<(), FileError> {
     let temp = temps::folder_beside(path)?;
     remove_if_there(fs, &temp)?;
-    fs.rename(path, &temp)
-        .map_err(FileError::io("remove", path))?;
-    fs.sync_folder(parent_of(path))
-        .map_err(FileError::io("sync the folder of", path))?;
-    fs.remove_folder(&temp)
-        .map_err(FileError::io("remove", path))
+    fs.rename(path, &temp).map_err(FileError::io("remove", path))?;
+    fs.sync_folder(parent_of(path)).map_err(FileError::io("sync the folder of", path))?;
+    fs.remove_folder(&temp).map_err(FileError::io("remove", path))
 }
 
 /// Creates a folder and those above it, and waits until its entry has reached the disk; no error when it exists.
@@ -103,16 +96,11 @@ pub fn remove_folder_atomic(fs: &dyn FileSystem, path: &Path) -> Result<(), File
 /// # Errors
 /// The operation that failed.
 pub fn create_folder(fs: &dyn FileSystem, path: &Path) -> Result<(), FileError> {
-    fs.create_folder(path)
-        .map_err(FileError::io("create the folder", path))?;
-    fs.sync_folder(parent_of(path))
-        .map_err(FileError::io("sync the folder of", path))
+    fs.create_folder(path).map_err(FileError::io("create the folder", path))?;
+    fs.sync_folder(parent_of(path)).map_err(FileError::io("sync the folder of", path))
 }
 
-fn create_temp(
-    fs: &dyn FileSystem,
-    path: &Path,
-) -> Result<(PathBuf, Box<dyn WritableFile>), FileError> {
+fn create_temp(fs: &dyn FileSystem, path: &Path) -> Result<(PathBuf, Box<dyn WritableFile>), FileError> {
     loop {
         let temp = temps::file_beside(path)?;
         match fs.create_new(&temp) {
@@ -143,13 +131,11 @@ fn build_and_rename<E: From<FileError>>(
     final_path: &Path,
     build: &mut dyn FnMut(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    fs.create_folder(temp)
-        .map_err(FileError::io("create the folder", final_path))?;
+    fs.create_folder(temp).map_err(FileError::io("create the folder", final_path))?;
     build(temp)?;
     sync_folder_tree(fs, temp).map_err(FileError::io("sync", final_path))?;
     refuse_existing(final_path)?;
-    fs.rename(temp, final_path)
-        .map_err(FileError::io("create the folder", final_path))?;
+    fs.rename(temp, final_path).map_err(FileError::io("create the folder", final_path))?;
     Ok(())
 }
 
@@ -165,9 +151,7 @@ fn sync_folder_tree(fs: &dyn FileSystem, folder: &Path) -> io::Result<()> {
 
 fn refuse_existing(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
-        Ok(_) => Err(FileError::Exists {
-            path: path.to_path_buf(),
-        }),
+        Ok(_) => Err(FileError::Exists { path: path.to_path_buf() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(FileError::io("look at", path)(error)),
     }
@@ -175,9 +159,7 @@ fn refuse_existing(path: &Path) -> Result<(), FileError> {
 
 fn remove_if_there(fs: &dyn FileSystem, folder: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(folder) {
-        Ok(_) => fs
-            .remove_folder(folder)
-            .map_err(FileError::io("remove", folder)),
+        Ok(_) => fs.remove_folder(folder).map_err(FileError::io("remove", folder)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(FileError::io("look at", folder)(error)),
     }

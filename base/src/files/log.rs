@@ -27,8 +27,7 @@ impl AppendLog {
         let len = match whole_lines_len(path) {
             Ok((whole, found)) => {
                 if whole < found {
-                    fs.set_len(path, whole)
-                        .map_err(FileError::io("cut the torn last line of", path))?;
+                    fs.set_len(path, whole).map_err(FileError::io("cut the torn last line of", path))?;
                 }
                 Some(whole)
             }
@@ -37,16 +36,9 @@ impl AppendLog {
         };
         let file = fs.open_append(path).map_err(FileError::io("open", path))?;
         if len.is_none() {
-            fs.sync_folder(parent_of(path))
-                .map_err(FileError::io("sync the folder of", path))?;
+            fs.sync_folder(parent_of(path)).map_err(FileError::io("sync the folder of", path))?;
         }
-        Ok(Self {
-            fs,
-            path: path.to_path_buf(),
-            file,
-            len: len.unwrap_or(0),
-            torn: false,
-        })
+        Ok(Self { fs, path: path.to_path_buf(), file, len: len.unwrap_or(0), torn: false })
     }
 
     /// Appends one line in one write; the line break is added here.
@@ -56,11 +48,7 @@ impl AppendLog {
     /// whole lines only: the torn one is cut off before the next, or at the next opening.
     pub fn append_line(&mut self, line: &str) -> Result<(), FileError> {
         if let Some(at) = line.find('\n') {
-            return Err(FileError::LineBreak {
-                path: self.path.clone(),
-                at,
-                len: line.len(),
-            });
+            return Err(FileError::LineBreak { path: self.path.clone(), at, len: line.len() });
         }
         if self.torn {
             self.fs
@@ -92,10 +80,7 @@ impl AppendLog {
 /// [`FileError::NotAFile`], [`FileError::NotText`], or the operating system's refusal.
 pub fn read_log_lines(path: &Path) -> Result<Vec<String>, FileError> {
     let mut bytes = read_limited(path, u64::MAX)?;
-    let whole = bytes
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     bytes.truncate(whole);
     let text = into_text(path, bytes)?;
     Ok(text.split_terminator('\n').map(str::to_owned).collect())
@@ -106,16 +91,10 @@ pub fn read_log_lines(path: &Path) -> Result<Vec<String>, FileError> {
 ///
 /// # Errors
 /// Those of [`read_log_lines`] and [`write_atomic`].
-pub fn cut_log(
-    fs: &dyn FileSystem,
-    path: &Path,
-    keep: &mut dyn FnMut(&str) -> bool,
-) -> Result<(), FileError> {
+pub fn cut_log(fs: &dyn FileSystem, path: &Path, keep: &mut dyn FnMut(&str) -> bool) -> Result<(), FileError> {
     let mut lines = read_log_lines(path)?;
     lines.retain(|line| keep(line));
-    write_atomic(fs, path, &mut |out| {
-        lines.iter().try_for_each(|line| writeln!(out, "{line}"))
-    })
+    write_atomic(fs, path, &mut |out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))
 }
 
 /// Length of the whole lines of a file and its full length, in bytes.

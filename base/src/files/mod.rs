@@ -14,8 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use atomic::{
-    create_folder, remove_folder_atomic, write_atomic, write_atomic_bytes, write_file_synced,
-    write_folder_atomic,
+    create_folder, remove_folder_atomic, write_atomic, write_atomic_bytes, write_file_synced, write_folder_atomic,
 };
 pub use log::{AppendLog, cut_log, read_log_lines};
 pub(crate) use read::open_regular;
@@ -185,12 +184,7 @@ impl FileSystem for RealFs {
 
 /// Opens a lock file for reading and writing, creating it when absent and keeping what it holds.
 pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// The folder a path lies in; `.` for a bare name.

@@ -17,19 +17,13 @@ use super::FileError;
 /// [`FileError::TooLarge`] with both lengths, or the operating system's refusal.
 pub fn read_limited(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FileError> {
     let (file, found) = open_regular(path)?;
-    let too_large = |found| FileError::TooLarge {
-        path: path.to_path_buf(),
-        found,
-        limit: limit_bytes,
-    };
+    let too_large = |found| FileError::TooLarge { path: path.to_path_buf(), found, limit: limit_bytes };
     if found > limit_bytes {
         return Err(too_large(found));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(found).unwrap_or(0));
     // One byte more than allowed tells a file that grew since its length was asked.
-    let read = file
-        .take(limit_bytes.saturating_add(1))
-        .read_to_end(&mut bytes);
+    let read = file.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(FileError::io("read", path))?;
     if bytes.len() as u64 > limit_bytes {
         return Err(too_large(bytes.len() as u64));
@@ -75,10 +69,7 @@ pub fn sha256_file(path: &Path) -> Result<(u64, String), FileError> {
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), FileError> {
     let check = |about: &Metadata| match kind_name(about) {
         None => Ok(about.len()),
-        Some(found) => Err(FileError::NotAFile {
-            path: path.to_path_buf(),
-            found,
-        }),
+        Some(found) => Err(FileError::NotAFile { path: path.to_path_buf(), found }),
     };
     // Looking before opening keeps devices untouched; O_NONBLOCK keeps a pipe that appears in between from waiting.
     check(&fs::metadata(path).map_err(FileError::io("open", path))?)?;
@@ -114,11 +105,9 @@ fn kind_name(about: &Metadata) -> Option<&'static str> {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

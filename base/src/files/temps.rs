@@ -18,10 +18,7 @@ pub(super) fn file_beside(path: &Path) -> Result<PathBuf, FileError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let end = format!("{MARK}{}-{count}", process::id());
-    Ok(parent_of(path).join(format!(
-        ".{}{end}",
-        name_cut(path, NAME_MAX - 1 - end.len())?
-    )))
+    Ok(parent_of(path).join(format!(".{}{end}", name_cut(path, NAME_MAX - 1 - end.len())?)))
 }
 
 /// `<name>.tmp-<pid>` in the folder of `path`; the same at each call of one process.
@@ -42,9 +39,7 @@ pub fn remove_stale_temps(fs: &dyn FileSystem, folder: &Path) -> Result<Vec<Path
     let mut stale = Vec::new();
     for entry in fs::read_dir(folder).map_err(FileError::io("list", folder))? {
         let entry = entry.map_err(FileError::io("list", folder))?;
-        let kind = entry
-            .file_type()
-            .map_err(FileError::io("look at", &entry.path()))?;
+        let kind = entry.file_type().map_err(FileError::io("look at", &entry.path()))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let pid = if kind.is_dir() {
@@ -60,11 +55,7 @@ pub fn remove_stale_temps(fs: &dyn FileSystem, folder: &Path) -> Result<Vec<Path
     }
     stale.sort();
     for (path, is_folder) in &stale {
-        let removed = if *is_folder {
-            fs.remove_folder(path)
-        } else {
-            fs.remove_file(path)
-        };
+        let removed = if *is_folder { fs.remove_folder(path) } else { fs.remove_file(path) };
         removed.map_err(FileError::io("remove", path))?;
     }
     Ok(stale.into_iter().map(|(path, _)| path).collect())
@@ -87,9 +78,7 @@ fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
 }
 
 fn name_cut(path: &Path, longest: usize) -> Result<String, FileError> {
-    let name = path.file_name().ok_or_else(|| FileError::NoName {
-        path: path.to_path_buf(),
-    })?;
+    let name = path.file_name().ok_or_else(|| FileError::NoName { path: path.to_path_buf() })?;
     let mut name = name.to_string_lossy().into_owned();
     name.truncate(name.floor_char_boundary(longest));
     Ok(name)

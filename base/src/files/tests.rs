@@ -14,9 +14,7 @@ fn folder() -> tempfile::TempDir {
 
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -37,11 +35,7 @@ fn for_each_failure(
     let counting = FailingFs::counting();
     let (_folder, result) = run(&counting);
     result.unwrap();
-    assert!(
-        counting.ops_used() >= 3,
-        "only {} operations were counted",
-        counting.ops_used()
-    );
+    assert!(counting.ops_used() >= 3, "only {} operations were counted", counting.ops_used());
     for kind in FailKind::ALL {
         for k in 1..=counting.ops_used() {
             let case = format!("{kind:?} at operation {k}");
@@ -49,10 +43,7 @@ fn for_each_failure(
             judge(folder.path(), result.is_err(), &case);
             remove_stale_temps(&RealFs, folder.path()).unwrap();
             let left = names_in(folder.path());
-            assert!(
-                left.iter().all(|name| !name.contains(".tmp-")),
-                "{case}: {left:?}"
-            );
+            assert!(left.iter().all(|name| !name.contains(".tmp-")), "{case}: {left:?}");
         }
     }
 }
@@ -74,11 +65,7 @@ fn c2_a_file_is_old_or_new_after_every_failure() {
         |folder, failed, case| {
             assert!(failed, "{case}: reported as done");
             let found = fs::read(folder.join("a")).unwrap();
-            assert!(
-                found == long(b'o') || found == long(b'n'),
-                "{case}: {} bytes",
-                found.len()
-            );
+            assert!(found == long(b'o') || found == long(b'n'), "{case}: {} bytes", found.len());
         },
     );
 }
@@ -100,12 +87,9 @@ fn c2_a_new_file_is_whole_or_absent_after_every_failure() {
 
 fn build(fs: &FailingFs, folder: &Path) -> Result<(), FileError> {
     write_folder_atomic(fs, &folder.join("step-2"), &mut |temp| {
-        fs.create_folder(&temp.join("sub"))
-            .map_err(FileError::io("create", temp))?;
+        fs.create_folder(&temp.join("sub")).map_err(FileError::io("create", temp))?;
         for name in ["weights", "sub/state", "manifest"] {
-            write_file_synced(fs, &temp.join(name), &mut |out| {
-                out.write_all(name.as_bytes())
-            })?;
+            write_file_synced(fs, &temp.join(name), &mut |out| out.write_all(name.as_bytes()))?;
         }
         Ok(())
     })
@@ -139,60 +123,27 @@ fn everything_reaches_the_disk_before_its_name_does() {
     let steps = |fs: &FailingFs| -> Vec<String> {
         let plain = |path: &Path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let name = if path == folder.path() {
-                "."
-            } else {
-                name.split(".tmp-").next().unwrap()
-            };
+            let name = if path == folder.path() { "." } else { name.split(".tmp-").next().unwrap() };
             name.to_owned()
         };
-        fs.operations()
-            .iter()
-            .map(|(operation, path)| format!("{operation} {}", plain(path)))
-            .collect()
+        fs.operations().iter().map(|(operation, path)| format!("{operation} {}", plain(path))).collect()
     };
     let fs = FailingFs::counting();
     write_atomic_bytes(&fs, &folder.path().join("a"), b"x").unwrap();
-    assert_eq!(
-        steps(&fs),
-        [
-            "create .a",
-            "write .a",
-            "sync .a",
-            "rename .a",
-            "sync_folder ."
-        ]
-    );
+    assert_eq!(steps(&fs), ["create .a", "write .a", "sync .a", "rename .a", "sync_folder ."]);
 
     let fs = FailingFs::counting();
     build(&fs, folder.path()).unwrap();
-    let file =
-        |name: &str| ["create", "write", "sync"].map(|operation| format!("{operation} {name}"));
-    let mut expected = vec![
-        "create_folder step-2".to_owned(),
-        "create_folder sub".to_owned(),
-    ];
+    let file = |name: &str| ["create", "write", "sync"].map(|operation| format!("{operation} {name}"));
+    let mut expected = vec!["create_folder step-2".to_owned(), "create_folder sub".to_owned()];
     expected.extend(["weights", "state", "manifest"].into_iter().flat_map(file));
-    expected.extend(
-        [
-            "sync_folder sub",
-            "sync_folder step-2",
-            "rename step-2",
-            "sync_folder .",
-        ]
-        .map(str::to_owned),
-    );
+    expected
+        .extend(["sync_folder sub", "sync_folder step-2", "rename step-2", "sync_folder ."].map(str::to_owned));
     assert_eq!(steps(&fs), expected);
 
     let fs = FailingFs::counting();
-    AppendLog::open(Arc::new(fs.clone()), &folder.path().join("log"))
-        .unwrap()
-        .append_line("x")
-        .unwrap();
-    assert_eq!(
-        steps(&fs),
-        ["open_append log", "sync_folder .", "write log"]
-    );
+    AppendLog::open(Arc::new(fs.clone()), &folder.path().join("log")).unwrap().append_line("x").unwrap();
+    assert_eq!(steps(&fs), ["open_append log", "sync_folder .", "write log"]);
 }
 
 #[test]
@@ -233,13 +184,9 @@ fn a_failed_write_leaves_no_temp_behind() {
         Err(io::Error::other("the caller gave up"))
     };
     let error = write_atomic(&RealFs, &path, refuse).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("cannot write `{}`", path.display())
-    );
+    assert_eq!(error.to_string(), format!("cannot write `{}`", path.display()));
     assert_eq!(names_in(folder.path()), ["a"]);
-    let error =
-        write_atomic_bytes(&FailingFs::new(2, FailKind::DiskFull), &path, b"new").unwrap_err();
+    let error = write_atomic_bytes(&FailingFs::new(2, FailKind::DiskFull), &path, b"new").unwrap_err();
     assert!(error.is_disk_full(), "{error}");
     assert_eq!(names_in(folder.path()), ["a"]);
     assert_eq!(fs::read(&path).unwrap(), b"old");
@@ -273,14 +220,9 @@ fn modes_follow_the_umask() {
         AppendLog::open(Arc::new(RealFs), &folder.join("log")).unwrap();
         return;
     }
-    for (umask, file_mode, folder_mode) in [
-        ("022", 0o644, 0o755),
-        ("077", 0o600, 0o700),
-        ("002", 0o664, 0o775),
-    ] {
+    for (umask, file_mode, folder_mode) in [("022", 0o644, 0o755), ("077", 0o600, 0o700), ("002", 0o664, 0o775)] {
         let folder = folder();
-        let script =
-            format!("umask {umask} && exec \"$0\" --exact files::tests::modes_follow_the_umask");
+        let script = format!("umask {umask} && exec \"$0\" --exact files::tests::modes_follow_the_umask");
         let status = Command::new("sh")
             .args(["-c", &script])
             .arg(env::current_exe().unwrap())
@@ -289,13 +231,7 @@ fn modes_follow_the_umask() {
             .status()
             .unwrap();
         assert!(status.success());
-        let mode = |name: &str| {
-            fs::metadata(folder.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-                & 0o777
-        };
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(
             (mode("file"), mode("log"), mode("folder")),
             (file_mode, file_mode, folder_mode),
@@ -309,11 +245,7 @@ fn stale_temps_are_those_of_dead_processes() {
     let folder = folder();
     let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
-    let (dead, own, parent) = (
-        dead.id(),
-        process::id(),
-        std::os::unix::process::parent_id(),
-    );
+    let (dead, own, parent) = (dead.id(), process::id(), std::os::unix::process::parent_id());
     let stale_files = [format!(".a.tmp-{dead}-0"), format!(".a.tmp-b.tmp-{own}-12")];
     let stale_folder = format!("step-1.tmp-{dead}");
     let kept_files = [
@@ -323,36 +255,20 @@ fn stale_temps_are_those_of_dead_processes() {
         format!(".a.tmp-{dead}-x"),
         format!("step-9.tmp-{dead}"),
     ];
-    let kept_folders = [
-        format!("step-2.tmp-{parent}"),
-        "step-3.tmp-".to_owned(),
-        "step-4.tmp-+1".to_owned(),
-    ];
-    stale_files
-        .iter()
-        .chain(&kept_files)
-        .for_each(|name| fs::write(folder.path().join(name), "").unwrap());
-    [&stale_folder]
-        .into_iter()
-        .chain(&kept_folders)
-        .for_each(|name| {
-            fs::create_dir(folder.path().join(name)).unwrap();
-            fs::write(folder.path().join(name).join("inside"), "").unwrap();
-        });
+    let kept_folders = [format!("step-2.tmp-{parent}"), "step-3.tmp-".to_owned(), "step-4.tmp-+1".to_owned()];
+    stale_files.iter().chain(&kept_files).for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+    [&stale_folder].into_iter().chain(&kept_folders).for_each(|name| {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("inside"), "").unwrap();
+    });
     symlink("/", folder.path().join(format!("link.tmp-{dead}"))).unwrap();
 
     let removed = remove_stale_temps(&RealFs, folder.path()).unwrap();
-    let mut expected: Vec<PathBuf> = stale_files
-        .iter()
-        .chain([&stale_folder])
-        .map(|name| folder.path().join(name))
-        .collect();
+    let mut expected: Vec<PathBuf> =
+        stale_files.iter().chain([&stale_folder]).map(|name| folder.path().join(name)).collect();
     expected.sort();
     assert_eq!(removed, expected);
-    assert_eq!(
-        names_in(folder.path()).len(),
-        kept_files.len() + kept_folders.len() + 1
-    );
+    assert_eq!(names_in(folder.path()).len(), kept_files.len() + kept_folders.len() + 1);
 }
 
 #[test]
@@ -384,17 +300,8 @@ fn a_log_keeps_whole_lines_only() {
 fn a_torn_line_longer_than_a_piece_is_found() {
     let folder = folder();
     let path = folder.path().join("log");
-    for (whole, torn) in [
-        (10, 200_000),
-        (65_535, 65_536),
-        (65_536, 65_537),
-        (0, 131_072),
-    ] {
-        let kept = if whole == 0 {
-            String::new()
-        } else {
-            "w".repeat(whole - 1) + "\n"
-        };
+    for (whole, torn) in [(10, 200_000), (65_535, 65_536), (65_536, 65_537), (0, 131_072)] {
+        let kept = if whole == 0 { String::new() } else { "w".repeat(whole - 1) + "\n" };
         fs::write(&path, kept.clone() + &"t".repeat(torn)).unwrap();
         AppendLog::open(Arc::new(RealFs), &path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), kept);
@@ -412,26 +319,14 @@ fn a_log_goes_on_after_every_failure() {
             let fs = FailingFs::new(k, kind);
             let mut written = Vec::new();
             if let Ok(mut log) = AppendLog::open(Arc::new(fs.clone()), &path) {
-                written.extend(
-                    lines
-                        .into_iter()
-                        .filter(|line| log.append_line(line).is_ok()),
-                );
-                assert_eq!(
-                    read_log_lines(&path).unwrap(),
-                    written,
-                    "{kind:?} at operation {k}"
-                );
+                written.extend(lines.into_iter().filter(|line| log.append_line(line).is_ok()));
+                assert_eq!(read_log_lines(&path).unwrap(), written, "{kind:?} at operation {k}");
                 fs.heal();
                 log.append_line("later").unwrap();
                 written.push("later");
             }
             drop(AppendLog::open(Arc::new(RealFs), &path).unwrap());
-            assert_eq!(
-                read_log_lines(&path).unwrap(),
-                written,
-                "{kind:?} at operation {k}"
-            );
+            assert_eq!(read_log_lines(&path).unwrap(), written, "{kind:?} at operation {k}");
         }
     }
 }
@@ -444,10 +339,7 @@ fn c2_a_cut_log_is_old_or_new_after_every_failure() {
         |folder, failed, case| {
             assert!(failed, "{case}: reported as done");
             let lines = read_log_lines(&folder.join("log")).unwrap();
-            assert!(
-                lines == ["1", "2", "3"] || lines == ["1", "3"],
-                "{case}: {lines:?}"
-            );
+            assert!(lines == ["1", "2", "3"] || lines == ["1", "3"], "{case}: {lines:?}");
         },
     );
 }
@@ -461,54 +353,24 @@ fn reading_is_bounded_and_refuses_what_is_no_file() {
     let error = read_limited(&path, 4).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!(
-            "`{}` is 5 bytes long, but at most 4 bytes are accepted here",
-            path.display()
-        )
+        format!("`{}` is 5 bytes long, but at most 4 bytes are accepted here", path.display())
     );
     let sparse = folder.path().join("sparse");
     fs::File::create(&sparse).unwrap().set_len(1 << 40).unwrap();
-    assert!(matches!(
-        read_limited(&sparse, 1 << 20),
-        Err(FileError::TooLarge {
-            found: 0x100_0000_0000,
-            ..
-        })
-    ));
+    assert!(matches!(read_limited(&sparse, 1 << 20), Err(FileError::TooLarge { found: 0x100_0000_0000, .. })));
     // A file of /proc has length 0 and content all the same.
-    assert!(matches!(
-        read_limited(Path::new("/proc/self/status"), 10),
-        Err(FileError::TooLarge { .. })
-    ));
+    assert!(matches!(read_limited(Path::new("/proc/self/status"), 10), Err(FileError::TooLarge { .. })));
 
     let pipe = folder.path().join("pipe");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
-    for (path, kind) in [
-        (pipe.as_path(), "a pipe"),
-        (folder.path(), "a folder"),
-        (Path::new("/dev/zero"), "a device"),
-    ] {
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, kind) in
+        [(pipe.as_path(), "a pipe"), (folder.path(), "a folder"), (Path::new("/dev/zero"), "a device")]
+    {
         let error = read_limited(path, 10).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "`{}` is {kind}, but a regular file is expected",
-                path.display()
-            )
-        );
+        assert_eq!(error.to_string(), format!("`{}` is {kind}, but a regular file is expected", path.display()));
         assert!(sha256_file(path).is_err());
     }
-    assert!(
-        read_limited(&folder.path().join("absent"), 1)
-            .unwrap_err()
-            .is_not_found()
-    );
+    assert!(read_limited(&folder.path().join("absent"), 1).unwrap_err().is_not_found());
 }
 
 #[test]

@@ -29,10 +29,7 @@ pub enum RecipeError {
         known: Vec<String>,
     },
     /// A name that is not among the choices of a key.
-    #[error(
-        "key `{key}` of recipe `{origin}` is `{found}`, but one of {} is expected",
-        listed(known)
-    )]
+    #[error("key `{key}` of recipe `{origin}` is `{found}`, but one of {} is expected", listed(known))]
     UnknownChoice {
         /// The recipe.
         origin: String,
@@ -95,22 +92,15 @@ impl RecipeError {
         match self {
             Self::UnknownKey { key, known, .. } => {
                 let typed = key.rsplit('.').next().unwrap_or(key);
-                Some(
-                    nearest(typed, known).unwrap_or_else(|| match known.as_slice() {
-                        [] => format!("remove `{key}`: no keys are known there"),
-                        known => format!("the keys known there are {}", listed(known)),
-                    }),
-                )
+                Some(nearest(typed, known).unwrap_or_else(|| match known.as_slice() {
+                    [] => format!("remove `{key}`: no keys are known there"),
+                    known => format!("the keys known there are {}", listed(known)),
+                }))
             }
             Self::UnknownChoice { found, known, .. } => nearest(found, known),
-            Self::MissingKey { key, .. } => {
-                Some(format!("add `{key}`, or give it with `--set {key}=...`"))
-            }
+            Self::MissingKey { key, .. } => Some(format!("add `{key}`, or give it with `--set {key}=...`")),
             Self::BadOverride { .. } => Some("write an override as `table.key=value`".to_owned()),
-            Self::Syntax { .. }
-            | Self::WrongType { .. }
-            | Self::Refused { .. }
-            | Self::NotToml { .. } => None,
+            Self::Syntax { .. } | Self::WrongType { .. } | Self::Refused { .. } | Self::NotToml { .. } => None,
         }
     }
 }
@@ -121,49 +111,27 @@ pub(super) fn from_serde(origin: &str, path: &Path, message: &str, recipe: &Valu
     let origin = origin.to_owned();
     let key = dotted(path, None);
     if let Some((field, known)) = name_and_known(message, "unknown field ") {
-        let key = if path_ends_with(path, &field) {
-            key
-        } else {
-            dotted(path, Some(&field))
-        };
+        let key = if path_ends_with(path, &field) { key } else { dotted(path, Some(&field)) };
         return RecipeError::UnknownKey { origin, key, known };
     }
     if let Some((found, known)) = name_and_known(message, "unknown variant ") {
-        return RecipeError::UnknownChoice {
-            origin,
-            key,
-            found,
-            known,
-        };
+        return RecipeError::UnknownChoice { origin, key, found, known };
     }
     if let Some(rest) = message.strip_prefix("missing field ") {
-        return RecipeError::MissingKey {
-            origin,
-            key: dotted(path, Some(rest.trim().trim_matches('`'))),
-        };
+        return RecipeError::MissingKey { origin, key: dotted(path, Some(rest.trim().trim_matches('`'))) };
     }
     for form in ["invalid type: ", "invalid value: ", "invalid length "] {
-        if let Some((found, expected)) = message
-            .strip_prefix(form)
-            .and_then(|rest| rest.rsplit_once(", expected "))
+        if let Some((found, expected)) =
+            message.strip_prefix(form).and_then(|rest| rest.rsplit_once(", expected "))
         {
             // Inside a tagged or flattened struct the path ends early, and the value there is not the one meant.
             let value = value_at(recipe, path).filter(|value| found.starts_with(serde_word(value)));
             let found = value.map_or_else(|| found.to_owned(), value_words);
             let expected = expected_words(expected.trim());
-            return RecipeError::WrongType {
-                origin,
-                key,
-                found,
-                expected,
-            };
+            return RecipeError::WrongType { origin, key, found, expected };
         }
     }
-    RecipeError::Refused {
-        origin,
-        key,
-        what: message.trim().to_owned(),
-    }
+    RecipeError::Refused { origin, key, what: message.trim().to_owned() }
 }
 
 /// A TOML type in words.
@@ -228,50 +196,25 @@ fn expected_words(expected: &str) -> String {
 
 /// Splits ``unknown field `x`, expected one of `a`, `b` `` into the name and the list.
 fn name_and_known(message: &str, form: &str) -> Option<(String, Vec<String>)> {
-    let (name, rest) = message
-        .strip_prefix(form)?
-        .strip_prefix('`')?
-        .split_once('`')?;
-    let known = rest
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
+    let (name, rest) = message.strip_prefix(form)?.strip_prefix('`')?.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     Some((name.to_owned(), known))
 }
 
 fn nearest(typed: &str, known: &[String]) -> Option<String> {
-    let distance =
-        |name: &&String| strsim::osa_distance(&typed.to_lowercase(), &name.to_lowercase());
+    let distance = |name: &&String| strsim::osa_distance(&typed.to_lowercase(), &name.to_lowercase());
     let name = known.iter().min_by_key(distance)?;
     let bound = 2.max(typed.chars().count() / 3);
-    if distance(&name) <= bound {
-        Some(format!("did you mean `{name}`?"))
-    } else {
-        None
-    }
+    if distance(&name) <= bound { Some(format!("did you mean `{name}`?")) } else { None }
 }
 
 fn listed(names: &[String]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn dotted(path: &Path, last: Option<&str>) -> String {
-    let parts = path
-        .iter()
-        .filter_map(part_of)
-        .chain(last.map(str::to_owned))
-        .collect::<Vec<_>>();
-    if parts.is_empty() {
-        ".".to_owned()
-    } else {
-        parts.join(".")
-    }
+    let parts = path.iter().filter_map(part_of).chain(last.map(str::to_owned)).collect::<Vec<_>>();
+    if parts.is_empty() { ".".to_owned() } else { parts.join(".") }
 }
 
 /// Enum variants are no keys of the text, so they are left out.
@@ -288,11 +231,10 @@ fn path_ends_with(path: &Path, field: &str) -> bool {
 }
 
 fn value_at<'a>(recipe: &'a Value, path: &Path) -> Option<&'a Value> {
-    path.iter()
-        .try_fold(recipe, |value, segment| match segment {
-            Segment::Map { key } => value.get(key),
-            Segment::Seq { index } => value.get(index),
-            Segment::Enum { .. } => Some(value),
-            Segment::Unknown => None,
-        })
+    path.iter().try_fold(recipe, |value, segment| match segment {
+        Segment::Map { key } => value.get(key),
+        Segment::Seq { index } => value.get(index),
+        Segment::Enum { .. } => Some(value),
+        Segment::Unknown => None,
+    })
 }

@@ -33,11 +33,7 @@ pub use error::RecipeError;
 ///
 /// # Errors
 /// One [`RecipeError`] for the text, for an override, or for the key that does not fit the struct.
-pub fn load<T: DeserializeOwned>(
-    text: &str,
-    origin: &str,
-    sets: &[String],
-) -> Result<T, RecipeError> {
+pub fn load<T: DeserializeOwned>(text: &str, origin: &str, sets: &[String]) -> Result<T, RecipeError> {
     let mut table = parse(text, origin)?;
     for set in sets {
         apply(&mut table, set)?;
@@ -54,23 +50,17 @@ pub fn load<T: DeserializeOwned>(
 /// # Errors
 /// [`RecipeError::NotToml`] for what cannot be written as TOML or not be read back, such as an integer above 2^63 - 1.
 pub fn to_toml<T: Serialize>(recipe: &T) -> Result<String, RecipeError> {
-    let text = toml::to_string(recipe).map_err(|error| RecipeError::NotToml {
-        what: error.to_string(),
-    })?;
+    let text = toml::to_string(recipe).map_err(|error| RecipeError::NotToml { what: error.to_string() })?;
     // The writer takes integers that the reader refuses; a run that cannot be resumed must not start.
     match text.parse::<Table>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(RecipeError::NotToml {
-            what: error.message().trim().replace('\n', ", "),
-        }),
+        Err(error) => Err(RecipeError::NotToml { what: error.message().trim().replace('\n', ", ") }),
     }
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, RecipeError> {
     text.parse().map_err(|error: toml::de::Error| {
-        let at = error
-            .span()
-            .map_or(0, |span| text.floor_char_boundary(span.start));
+        let at = error.span().map_or(0, |span| text.floor_char_boundary(span.start));
         let before = &text[..at];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         RecipeError::Syntax {
@@ -83,34 +73,23 @@ fn parse(text: &str, origin: &str) -> Result<Table, RecipeError> {
 }
 
 fn apply(table: &mut Table, set: &str) -> Result<(), RecipeError> {
-    let bad = |what: String| RecipeError::BadOverride {
-        set: set.to_owned(),
-        what,
-    };
-    let (key, value) = set
-        .split_once('=')
-        .ok_or_else(|| bad("it has no `=`".to_owned()))?;
+    let bad = |what: String| RecipeError::BadOverride { set: set.to_owned(), what };
+    let (key, value) = set.split_once('=').ok_or_else(|| bad("it has no `=`".to_owned()))?;
     let (key, value) = (key.trim(), value.trim());
     let parts: Vec<&str> = key.split('.').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(bad(format!("its key `{key}` has an empty part")));
     }
-    let value = value
-        .parse()
-        .unwrap_or_else(|_| Value::String(value.to_owned()));
-    let (last, path) = parts
-        .split_last()
-        .ok_or_else(|| bad("it has no key".to_owned()))?;
+    let value = value.parse().unwrap_or_else(|_| Value::String(value.to_owned()));
+    let (last, path) = parts.split_last().ok_or_else(|| bad("it has no key".to_owned()))?;
     let Some((head, rest)) = path.split_first() else {
         table.insert((*last).to_owned(), value);
         return Ok(());
     };
-    let mut place = table
-        .entry(*head)
-        .or_insert_with(|| Value::Table(Table::new()));
+    let mut place = table.entry(*head).or_insert_with(|| Value::Table(Table::new()));
     for (depth, part) in rest.iter().chain([last]).enumerate() {
-        place = step_into(place, part)
-            .map_err(|found| bad(format!("`{}` is {found}", parts[..=depth].join("."))))?;
+        place =
+            step_into(place, part).map_err(|found| bad(format!("`{}` is {found}", parts[..=depth].join("."))))?;
     }
     *place = value;
     Ok(())
@@ -119,21 +98,13 @@ fn apply(table: &mut Table, set: &str) -> Result<(), RecipeError> {
 /// The place of `part` in a table (made when absent) or array; otherwise what stands there instead.
 fn step_into<'a>(place: &'a mut Value, part: &str) -> Result<&'a mut Value, String> {
     match place {
-        Value::Table(table) => Ok(table
-            .entry(part)
-            .or_insert_with(|| Value::Table(Table::new()))),
+        Value::Table(table) => Ok(table.entry(part).or_insert_with(|| Value::Table(Table::new()))),
         Value::Array(items) => {
             let len = items.len();
-            let item = part
-                .parse()
-                .ok()
-                .and_then(|index: usize| items.get_mut(index));
+            let item = part.parse().ok().and_then(|index: usize| items.get_mut(index));
             item.ok_or_else(|| format!("an array of {len} elements without an element `{part}`"))
         }
-        other => Err(format!(
-            "{} and has no key `{part}`",
-            error::type_words(other)
-        )),
+        other => Err(format!("{} and has no key `{part}`", error::type_words(other))),
     }
 }
 

@@ -69,18 +69,8 @@ fn overrides_take_toml_values_and_plain_strings() {
         "steps=8",
     ])
     .unwrap();
-    assert_eq!(
-        recipe.optimizer,
-        Optimizer {
-            lr: 3e-4,
-            beta1: 1.0,
-            schedule: Schedule::Constant
-        }
-    );
-    assert_eq!(
-        (recipe.steps, recipe.name.as_str(), recipe.sources[0].weight),
-        (8, "a=b c.txt", 2.5)
-    );
+    assert_eq!(recipe.optimizer, Optimizer { lr: 3e-4, beta1: 1.0, schedule: Schedule::Constant });
+    assert_eq!((recipe.steps, recipe.name.as_str(), recipe.sources[0].weight), (8, "a=b c.txt", 2.5));
     assert_eq!(with(&["name=\"12\""]).unwrap().name, "12");
     assert_eq!(with(&["sources=[]"]).unwrap().sources, []);
     assert_eq!(with(&["name="]).unwrap().name, "");
@@ -97,31 +87,15 @@ fn overrides_can_give_a_whole_table() {
 #[test]
 fn unknown_keys_are_named_with_the_nearest_known_one() {
     let unknown = |key: &str| format!("recipe `r.toml` has an unknown key `{key}`");
-    check(
-        with(&["optimizer.betta1=0.9"]),
-        &unknown("optimizer.betta1"),
-        Some("did you mean `beta1`?"),
-    );
-    check(
-        with(&["optimzer.lr=1"]),
-        &unknown("optimzer"),
-        Some("did you mean `optimizer`?"),
-    );
-    check(
-        with(&["Steps=1"]),
-        &unknown("Steps"),
-        Some("did you mean `steps`?"),
-    );
+    check(with(&["optimizer.betta1=0.9"]), &unknown("optimizer.betta1"), Some("did you mean `beta1`?"));
+    check(with(&["optimzer.lr=1"]), &unknown("optimzer"), Some("did you mean `optimizer`?"));
+    check(with(&["Steps=1"]), &unknown("Steps"), Some("did you mean `steps`?"));
     check(
         with(&["sources.0.wait=1"]),
         &unknown("sources.0.wait"),
         Some("the keys known there are `path`, `weight`"),
     );
-    check_text(
-        &format!("stpes = 1\n{TEXT}"),
-        &unknown("stpes"),
-        Some("did you mean `steps`?"),
-    );
+    check_text(&format!("stpes = 1\n{TEXT}"), &unknown("stpes"), Some("did you mean `steps`?"));
     check_text(
         "steps = 1\noptimizer = { lr = 1, lrr = 2 }",
         &unknown("optimizer.lrr"),
@@ -188,51 +162,21 @@ fn syntax_errors_have_their_place() {
     assert!(
         matches!(
             error,
-            RecipeError::Syntax {
-                line: 2,
-                column: 8,
-                ..
-            } | RecipeError::Syntax {
-                line: 2,
-                column: 2,
-                ..
-            }
+            RecipeError::Syntax { line: 2, column: 8, .. } | RecipeError::Syntax { line: 2, column: 2, .. }
         ),
         "{error:?}"
     );
     let error = load::<Recipe>("a = 1\na = 2\n", "r.toml", &[]).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            RecipeError::Syntax {
-                line: 2,
-                column: 1,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, RecipeError::Syntax { line: 2, column: 1, .. }), "{error:?}");
     assert!(!error.to_string().contains('\n'), "{error}");
 }
 
 #[test]
 fn bad_overrides_say_why() {
     let hint = Some("write an override as `table.key=value`");
-    check(
-        with(&["steps"]),
-        "the override `steps` cannot be applied: it has no `=`",
-        hint,
-    );
-    check(
-        with(&["=1"]),
-        "the override `=1` cannot be applied: its key `` has an empty part",
-        hint,
-    );
-    check(
-        with(&["a..b=1"]),
-        "the override `a..b=1` cannot be applied: its key `a..b` has an empty part",
-        hint,
-    );
+    check(with(&["steps"]), "the override `steps` cannot be applied: it has no `=`", hint);
+    check(with(&["=1"]), "the override `=1` cannot be applied: its key `` has an empty part", hint);
+    check(with(&["a..b=1"]), "the override `a..b=1` cannot be applied: its key `a..b` has an empty part", hint);
     check(
         with(&["steps.x=1"]),
         "the override `steps.x=1` cannot be applied: `steps` is a whole number and has no key `x`",
@@ -281,12 +225,7 @@ fn tagged_structs_are_named_as_far_as_serde_tells() {
         sentence("layer = { kind = 'norm', epsilon = 1, size = 2 }"),
         "recipe `r.toml` has an unknown key `layer.size`"
     );
-    assert_eq!(
-        sentence("layer = { kind = 'norm' }"),
-        "recipe `r.toml` lacks the key `layer.epsilon`"
-    );
-    let Layer::Norm { epsilon } = load::<Tagged>("layer = { kind = 'norm', epsilon = 2 }", "", &[])
-        .unwrap()
-        .layer;
+    assert_eq!(sentence("layer = { kind = 'norm' }"), "recipe `r.toml` lacks the key `layer.epsilon`");
+    let Layer::Norm { epsilon } = load::<Tagged>("layer = { kind = 'norm', epsilon = 2 }", "", &[]).unwrap().layer;
     assert_eq!(epsilon, 2.0);
 }

@@ -48,41 +48,22 @@ fn any_cut_of_the_sequence_gives_the_same_batches() {
 
 #[test]
 fn an_epoch_covers_each_window_once_in_seeded_order() {
-    for (n, columns) in [
-        (200u64, 16usize),
-        (17, 16),
-        (18, 16),
-        (33, 16),
-        (1000, 7),
-        (2, 1),
-    ] {
+    for (n, columns) in [(200u64, 16usize), (17, 16), (18, 16), (33, 16), (1000, 7), (2, 1)] {
         for seed in 0..5 {
             let batches = batches(n, 1, columns, Packing::Wrap, seed);
             for epoch in 0..4 {
                 let windows = batches.windows(epoch);
                 assert!(windows >= 1);
                 let mut cursor = Cursor { epoch, window: 0 };
-                let firsts: Vec<u64> = take(&batches, &mut cursor, windows as usize)
-                    .iter()
-                    .map(|b| u64::from(b.inputs[0]))
-                    .collect();
-                assert_eq!(
-                    cursor,
-                    Cursor {
-                        epoch,
-                        window: windows
-                    }
-                );
+                let firsts: Vec<u64> =
+                    take(&batches, &mut cursor, windows as usize).iter().map(|b| u64::from(b.inputs[0])).collect();
+                assert_eq!(cursor, Cursor { epoch, window: windows });
                 let mut sorted = firsts.clone();
                 sorted.sort_unstable();
                 let offset = sorted[0];
                 assert!(offset < columns as u64);
-                let expected: Vec<u64> =
-                    (0..windows).map(|w| offset + w * columns as u64).collect();
-                assert_eq!(
-                    sorted, expected,
-                    "n {n} columns {columns} seed {seed} epoch {epoch}"
-                );
+                let expected: Vec<u64> = (0..windows).map(|w| offset + w * columns as u64).collect();
+                assert_eq!(sorted, expected, "n {n} columns {columns} seed {seed} epoch {epoch}");
                 // No further window would fit.
                 assert!(offset + (windows + 1) * columns as u64 + 1 > n);
             }
@@ -95,37 +76,23 @@ fn order_and_offset_change_with_seed_and_epoch() {
     let firsts = |seed, epoch| -> Vec<u32> {
         let batches = batches(2000, 1, 16, Packing::Wrap, seed);
         let mut cursor = Cursor { epoch, window: 0 };
-        take(&batches, &mut cursor, 100)
-            .iter()
-            .map(|batch| batch.inputs[0])
-            .collect()
+        take(&batches, &mut cursor, 100).iter().map(|batch| batch.inputs[0]).collect()
     };
-    let distinct: HashSet<Vec<u32>> = [firsts(1, 0), firsts(1, 1), firsts(2, 0), firsts(2, 1)]
-        .into_iter()
-        .collect();
+    let distinct: HashSet<Vec<u32>> =
+        [firsts(1, 0), firsts(1, 1), firsts(2, 0), firsts(2, 1)].into_iter().collect();
     assert_eq!(distinct.len(), 4);
     assert_eq!(firsts(1, 1), firsts(1, 1));
-    let offsets: HashSet<u32> = (0..50)
-        .map(|epoch| firsts(3, epoch).iter().min().copied().unwrap() % 16)
-        .collect();
+    let offsets: HashSet<u32> =
+        (0..50).map(|epoch| firsts(3, epoch).iter().min().copied().unwrap() % 16).collect();
     assert!(offsets.len() > 8, "{offsets:?}");
 }
 
 #[test]
 fn a_cursor_behind_the_end_of_its_epoch_goes_on_with_the_next() {
     let batches = batches(200, 2, 16, Packing::Wrap, 1);
-    let mut from_start = Cursor {
-        epoch: 5,
-        window: 0,
-    };
-    let mut from_beyond = Cursor {
-        epoch: 4,
-        window: u64::MAX,
-    };
-    assert_eq!(
-        batches.next_from(&mut from_start),
-        batches.next_from(&mut from_beyond)
-    );
+    let mut from_start = Cursor { epoch: 5, window: 0 };
+    let mut from_beyond = Cursor { epoch: 4, window: u64::MAX };
+    assert_eq!(batches.next_from(&mut from_start), batches.next_from(&mut from_beyond));
     assert_eq!(from_start, from_beyond);
 }
 
@@ -158,11 +125,7 @@ fn check_documents(batch: &Batch, stream: &TokenStream) {
             assert_eq!(documents[at] as usize, document(input) - document(first));
             let begin = starts[document(input)].max(u64::from(first));
             assert_eq!(u64::from(batch.positions[at]), u64::from(input) - begin);
-            assert_eq!(
-                batch.mask[at],
-                document(input) == document(target),
-                "input {input}"
-            );
+            assert_eq!(batch.mask[at], document(input) == document(target), "input {input}");
         }
     }
 }
@@ -184,13 +147,8 @@ fn documents_restart_and_mask_the_way_into_the_next() {
 
 #[test]
 fn documents_by_hand() {
-    let stream = Arc::new(TokenStream::from_tokens(
-        vec![10, 11, 12, 20, 30, 31, 32],
-        vec![0, 3, 4],
-    ));
-    let batch = Batches::new(stream, 1, 6, Packing::Documents, 0)
-        .unwrap()
-        .next_from(&mut Cursor::default());
+    let stream = Arc::new(TokenStream::from_tokens(vec![10, 11, 12, 20, 30, 31, 32], vec![0, 3, 4]));
+    let batch = Batches::new(stream, 1, 6, Packing::Documents, 0).unwrap().next_from(&mut Cursor::default());
     assert_eq!(batch.inputs, [10, 11, 12, 20, 30, 31]);
     assert_eq!(batch.targets, [11, 12, 20, 30, 31, 32]);
     assert_eq!(batch.mask, [true, true, false, false, true, true]);
@@ -209,25 +167,15 @@ fn validation_predicts_each_token_at_most_once_in_order() {
         (33, 2, 16, 32),
     ] {
         for packing in [Packing::Wrap, Packing::Documents] {
-            let batches =
-                validation_batches(&stream(n), rows, columns, max_tokens, packing).unwrap();
+            let batches = validation_batches(&stream(n), rows, columns, max_tokens, packing).unwrap();
             let mut predicted = Vec::new();
             for batch in &batches {
                 let full = rows * columns;
                 assert!(
-                    [
-                        batch.inputs.len(),
-                        batch.targets.len(),
-                        batch.mask.len(),
-                        batch.positions.len()
-                    ] == [full; 4]
+                    [batch.inputs.len(), batch.targets.len(), batch.mask.len(), batch.positions.len()]
+                        == [full; 4]
                 );
-                assert!(
-                    batch
-                        .documents
-                        .as_ref()
-                        .is_none_or(|documents| documents.len() == full)
-                );
+                assert!(batch.documents.as_ref().is_none_or(|documents| documents.len() == full));
                 let trained = (0..full).filter(|i| batch.mask[*i]);
                 predicted.extend(trained.map(|i| {
                     assert_eq!(batch.targets[i], batch.inputs[i] + 1);
@@ -241,15 +189,9 @@ fn validation_predicts_each_token_at_most_once_in_order() {
                 stream(n).document_starts(0..n, &mut starts);
                 expected.retain(|token| !starts.contains(&u64::from(*token)));
             }
-            assert_eq!(
-                predicted, expected,
-                "{n} {rows} {columns} {max_tokens} {packing:?}"
-            );
+            assert_eq!(predicted, expected, "{n} {rows} {columns} {max_tokens} {packing:?}");
             // No batch is padding alone.
-            assert_eq!(
-                batches.len() as u64,
-                u64::from(last).div_ceil((rows * columns) as u64)
-            );
+            assert_eq!(batches.len() as u64, u64::from(last).div_ceil((rows * columns) as u64));
         }
     }
 }
@@ -262,21 +204,15 @@ fn padding_of_a_validation_row_goes_on_after_the_last_document() {
     let batch = &batches[0];
     assert_eq!(batch.inputs, [10, 11, 20, 21, 22, 23, 0, 0]);
     assert_eq!(batch.targets, [11, 20, 21, 22, 23, 24, 0, 0]);
-    assert_eq!(
-        batch.mask,
-        [true, false, true, true, true, true, false, false]
-    );
+    assert_eq!(batch.mask, [true, false, true, true, true, true, false, false]);
     assert_eq!(batch.positions, [0, 1, 0, 1, 0, 1, 2, 3]);
     assert_eq!(batch.documents, Some(vec![0, 0, 1, 1, 0, 0, 0, 0]));
 }
 
 #[test]
 fn too_little_data_and_bad_shapes_are_errors_with_their_numbers() {
-    let text = |n, rows, columns| {
-        Batches::new(stream(n), rows, columns, Packing::Wrap, 0)
-            .unwrap_err()
-            .to_string()
-    };
+    let text =
+        |n, rows, columns| Batches::new(stream(n), rows, columns, Packing::Wrap, 0).unwrap_err().to_string();
     assert!(text(16, 1, 16).contains("has 16 tokens, at least 17 are needed"));
     assert!(text(0, 1, 16).contains("has 0 tokens, at least 17 are needed"));
     assert!(text(100, 0, 16).contains("0 rows x 16 columns"));
@@ -288,22 +224,14 @@ fn too_little_data_and_bad_shapes_are_errors_with_their_numbers() {
 
 #[test]
 fn packing_is_written_in_lower_case() {
-    assert_eq!(
-        serde_json::to_string(&Packing::Documents).unwrap(),
-        "\"documents\""
-    );
-    assert_eq!(
-        serde_json::from_str::<Packing>("\"wrap\"").unwrap(),
-        Packing::Wrap
-    );
+    assert_eq!(serde_json::to_string(&Packing::Documents).unwrap(), "\"documents\"");
+    assert_eq!(serde_json::from_str::<Packing>("\"wrap\"").unwrap(), Packing::Wrap);
 }
 
 #[test]
 fn throughput_is_printed() {
-    let stream = Arc::new(TokenStream::from_tokens(
-        (0..1_000_000).collect(),
-        (0..2500).map(|i| i * 400).collect(),
-    ));
+    let stream =
+        Arc::new(TokenStream::from_tokens((0..1_000_000).collect(), (0..2500).map(|i| i * 400).collect()));
     for packing in [Packing::Wrap, Packing::Documents] {
         let batches = Batches::new(Arc::clone(&stream), 8, 256, packing, 1).unwrap();
         let start = std::time::Instant::now();

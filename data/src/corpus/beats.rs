@@ -17,66 +17,26 @@ pub(super) fn third(t: &mut Teller<'_>) -> Option<()> {
 /// The person has the thing.
 pub(super) fn has(t: &mut Teller<'_>, who: Person, thing: Thing) -> Option<()> {
     t.actor(who).thing(thing);
-    t.tell(
-        HAS,
-        &[Fact::Has {
-            who: who.name,
-            thing,
-        }],
-    )
+    t.tell(HAS, &[Fact::Has { who: who.name, thing }])
 }
 
 /// The person finds the thing and picks it up.
-pub(super) fn find(
-    t: &mut Teller<'_>,
-    who: Person,
-    thing: Thing,
-    spot: &'static str,
-) -> Option<()> {
+pub(super) fn find(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
     t.actor(who).thing(thing).set("S", spot);
-    t.tell(
-        FIND,
-        &[
-            Fact::Lies { thing, spot },
-            Fact::Take {
-                who: who.name,
-                thing,
-                spot,
-            },
-        ],
-    )
+    t.tell(FIND, &[Fact::Lies { thing, spot }, Fact::Take { who: who.name, thing, spot }])
 }
 
 /// The person puts the thing down.
 pub(super) fn put(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
     t.actor(who).thing(thing).set("S", spot);
     let templates = t.phrased(PUT, PUT_UNSEEN);
-    t.tell(
-        templates,
-        &[Fact::Put {
-            who: who.name,
-            thing,
-            spot,
-        }],
-    )
+    t.tell(templates, &[Fact::Put { who: who.name, thing, spot }])
 }
 
 /// The person picks up the thing that the story has told of.
-pub(super) fn take(
-    t: &mut Teller<'_>,
-    who: Person,
-    thing: Thing,
-    spot: &'static str,
-) -> Option<()> {
+pub(super) fn take(t: &mut Teller<'_>, who: Person, thing: Thing, spot: &'static str) -> Option<()> {
     t.actor(who).thing(thing).set("S", spot);
-    t.tell(
-        TAKE_PLAIN,
-        &[Fact::Take {
-            who: who.name,
-            thing,
-            spot,
-        }],
-    )
+    t.tell(TAKE_PLAIN, &[Fact::Take { who: who.name, thing, spot }])
 }
 
 /// The thing changes hands.
@@ -89,14 +49,7 @@ pub(super) fn give(
 ) -> Option<()> {
     t.pair(from, to).thing(thing);
     let templates = t.phrased(familiar, GIVE_UNSEEN);
-    t.tell(
-        templates,
-        &[Fact::Give {
-            from: from.name,
-            to: to.name,
-            thing,
-        }],
-    )
+    t.tell(templates, &[Fact::Give { from: from.name, to: to.name, thing }])
 }
 
 /// The person looks for the thing in vain.
@@ -108,14 +61,7 @@ pub(super) fn seek(
     templates: &[&str],
 ) -> Option<()> {
     t.actor(who).thing(thing).set("S", spot);
-    t.tell(
-        templates,
-        &[Fact::Seek {
-            who: who.name,
-            thing,
-            spot,
-        }],
-    )
+    t.tell(templates, &[Fact::Seek { who: who.name, thing, spot }])
 }
 
 /// The person is unhappy, for a reason.
@@ -124,14 +70,7 @@ pub(super) fn feel_bad(t: &mut Teller<'_>, who: Person, cause: &str) -> Option<(
     t.actor(who).set("feel", feeling);
     let cause = t.phrase(cause);
     t.set("cause", cause.as_str());
-    t.tell(
-        FEEL_BAD,
-        &[Fact::Feel {
-            who: who.name,
-            feeling,
-            cause,
-        }],
-    )
+    t.tell(FEEL_BAD, &[Fact::Feel { who: who.name, feeling, cause }])
 }
 
 /// The third person comes in with a thing and puts it down: something else to remember.
@@ -159,19 +98,13 @@ pub(super) fn rests(t: &mut Teller<'_>) -> Option<()> {
 
 /// How many of the item, in words: "one apple", "three apples".
 fn amount(count: usize, item: Item) -> String {
-    format!(
-        "{} {}",
-        NUMBERS[count],
-        if count == 1 { item.one } else { item.many }
-    )
+    format!("{} {}", NUMBERS[count], if count == 1 { item.one } else { item.many })
 }
 
 /// Fills the slots that speak of a number of items.
 pub(super) fn number(t: &mut Teller<'_>, count: usize, item: Item) {
     let one = count == 1;
-    t.set("n", NUMBERS[count])
-        .set("nI", amount(count, item))
-        .set("items", item.many);
+    t.set("n", NUMBERS[count]).set("nI", amount(count, item)).set("items", item.many);
     t.set("item_s", if one { item.one } else { item.many });
     t.set("it_them", if one { "it" } else { "them" });
     t.set("it_they", if one { "it" } else { "they" });
@@ -182,14 +115,7 @@ pub(super) fn count(t: &mut Teller<'_>, who: Person, item: Item, count: usize) -
     t.actor(who);
     number(t, count, item);
     let templates = if count == 1 { COUNT_ONE } else { COUNT };
-    t.tell(
-        templates,
-        &[Fact::Count {
-            who: who.name,
-            items: item.many,
-            count,
-        }],
-    )
+    t.tell(templates, &[Fact::Count { who: who.name, items: item.many, count }])
 }
 
 /// Says how many there are now, sometimes.
@@ -212,55 +138,23 @@ pub(super) fn gain(t: &mut Teller<'_>, who: Person, item: Item, count: usize) ->
         Source::Baked => GAIN_BAKED,
         Source::Found => GAIN_FOUND,
     };
-    t.tell(
-        templates,
-        &[Fact::Gain {
-            who: who.name,
-            items: item.many,
-            count,
-        }],
-    )
+    t.tell(templates, &[Fact::Gain { who: who.name, items: item.many, count }])
 }
 
 /// The person has fewer of the items.
 pub(super) fn lose(t: &mut Teller<'_>, who: Person, item: Item, count: usize) -> Option<()> {
     t.actor(who);
     number(t, count, item);
-    let templates = if item.source == Source::Found {
-        LOSE_DROP
-    } else {
-        LOSE_EAT
-    };
-    t.tell(
-        templates,
-        &[Fact::Lose {
-            who: who.name,
-            items: item.many,
-            count,
-        }],
-    )
+    let templates = if item.source == Source::Found { LOSE_DROP } else { LOSE_EAT };
+    t.tell(templates, &[Fact::Lose { who: who.name, items: item.many, count }])
 }
 
 /// The one person gives the other some of the items.
-pub(super) fn share(
-    t: &mut Teller<'_>,
-    from: Person,
-    to: Person,
-    item: Item,
-    count: usize,
-) -> Option<()> {
+pub(super) fn share(t: &mut Teller<'_>, from: Person, to: Person, item: Item, count: usize) -> Option<()> {
     t.pair(from, to);
     number(t, count, item);
     let templates = if count == 1 { SHARE_ONE } else { SHARE };
-    t.tell(
-        templates,
-        &[Fact::Share {
-            from: from.name,
-            to: to.name,
-            items: item.many,
-            count,
-        }],
-    )
+    t.tell(templates, &[Fact::Share { from: from.name, to: to.name, items: item.many, count }])
 }
 
 /// A number of a range, ends included.

@@ -19,10 +19,7 @@ impl Slots {
     }
 
     fn get(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map_or("", |(_, text)| text)
+        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text)
     }
 }
 
@@ -137,11 +134,7 @@ fn polish(raw: &str) -> String {
 /// Whether the word begins with a vowel sound.
 fn takes_an(word: &str) -> bool {
     let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']);
-    let sounds_as_consonant = ["uni", "use", "one", "ukulele"]
-        .iter()
-        .any(|start| word.starts_with(start));
-    let silent_h = ["honest", "hour"]
-        .iter()
-        .any(|start| word.starts_with(start));
+    let sounds_as_consonant = ["uni", "use", "one", "ukulele"].iter().any(|start| word.starts_with(start));
+    let silent_h = ["honest", "hour"].iter().any(|start| word.starts_with(start));
     (vowel && !sounds_as_consonant) || silent_h
 }

@@ -38,21 +38,16 @@ pub(super) static ANIMALS: LazyLock<Vec<&str>> = LazyLock::new(|| {
 
 /// Pets that get lost and are carried home.
 pub(super) static PETS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    split(
-        "kitten|puppy|turtle|hamster|parrot|bunny|lamb|duckling|chick|guinea pig|piglet|baby goat",
-    )
+    split("kitten|puppy|turtle|hamster|parrot|bunny|lamb|duckling|chick|guinea pig|piglet|baby goat")
 });
 
 /// Animals that look on from a spot; none is a pet or has a name.
-pub(super) static ONLOOKERS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    split("cat|dog|hen|pigeon|snail|spider|ladybug|beetle|moth|lizard|crow|cricket")
-});
+pub(super) static ONLOOKERS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| split("cat|dog|hen|pigeon|snail|spider|ladybug|beetle|moth|lizard|crow|cricket"));
 
 /// What a pet looks like.
 pub(super) static PET_LOOKS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    split(
-        "little|tiny|brown|white|black|gray|spotted|fluffy|sleepy|hungry|muddy|shy|young|golden|chubby",
-    )
+    split("little|tiny|brown|white|black|gray|spotted|fluffy|sleepy|hungry|muddy|shy|young|golden|chubby")
 });
 
 /// Things small enough to be carried, given and put anywhere.
@@ -150,13 +145,7 @@ pub(super) struct Place {
 fn place(inside: &'static str, indoors: bool, spots: &'static str) -> Place {
     let name = inside.split_once(' ').map_or(inside, |(_, name)| name);
     let public = !indoors || inside.starts_with("at ");
-    Place {
-        name,
-        inside,
-        indoors,
-        public,
-        spots: split(spots),
-    }
+    Place { name, inside, indoors, public, spots: split(spots) }
 }
 
 /// The places. A spot belongs to a single place.
@@ -303,12 +292,8 @@ pub(super) fn class(name: &str) -> &'static [&'static str] {
     CLASSES.get(name).map_or(&[], Vec::as_slice)
 }
 
-static CLASSES: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> = LazyLock::new(|| {
-    CLASS_LISTS
-        .iter()
-        .map(|(name, list)| (*name, split(list)))
-        .collect()
-});
+static CLASSES: LazyLock<BTreeMap<&'static str, Vec<&'static str>>> =
+    LazyLock::new(|| CLASS_LISTS.iter().map(|(name, list)| (*name, split(list))).collect());
 
 /// Reasons and purposes speak of `{he}`, the person `{P}` of the sentence.
 const CLASS_LISTS: &[(&str, &str)] = &[
@@ -324,34 +309,16 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          play outside|ask questions|run races|splash in the water|explore|make new friends|ride a bike|roll down hills|\
          listen to the rain|tell stories|swing very high|dig holes",
     ),
-    (
-        "hands",
-        "carefully|gently|quickly|slowly|quietly|happily|gladly|proudly|eagerly",
-    ),
-    (
-        "voice",
-        "softly|kindly|politely|quietly|shyly|gently|warmly|in a [soft|kind|warm|quiet|small] voice",
-    ),
-    (
-        "eyes",
-        "carefully|closely|quietly|for a while|again and again",
-    ),
-    (
-        "mood",
-        "happily|gladly|cheerfully|merrily|with a song|side by side|for a long time",
-    ),
-    (
-        "said",
-        "<smile>|<voice>|in a [soft|kind|cheerful|warm|quiet|gentle] voice",
-    ),
+    ("hands", "carefully|gently|quickly|slowly|quietly|happily|gladly|proudly|eagerly"),
+    ("voice", "softly|kindly|politely|quietly|shyly|gently|warmly|in a [soft|kind|warm|quiet|small] voice"),
+    ("eyes", "carefully|closely|quietly|for a while|again and again"),
+    ("mood", "happily|gladly|cheerfully|merrily|with a song|side by side|for a long time"),
+    ("said", "<smile>|<voice>|in a [soft|kind|cheerful|warm|quiet|gentle] voice"),
     (
         "soon",
         "Then|After that|Soon|A little later|Next|A few minutes later|After a while|Before long|Later that {tod}|A bit later",
     ),
-    (
-        "happy",
-        "happy|glad|thrilled|delighted|excited|pleased|cheerful|overjoyed",
-    ),
+    ("happy", "happy|glad|thrilled|delighted|excited|pleased|cheerful|overjoyed"),
     (
         "smile",
         "with a [big|shy|warm|wide|happy|little|bright|kind] smile|with a [small|deep|quick|polite|funny|grand] bow|\
@@ -385,10 +352,7 @@ const CLASS_LISTS: &[(&str, &str)] = &[
          because {he} thought [someone|somebody] might step on it|where it looked [nice|good|just right]|\
          because that was its place|because {he} wanted to sweep the floor|so that it would be easy to find",
     ),
-    (
-        "coat",
-        "fat|gray|small|sleepy|old|brown|quiet|black|white|young",
-    ),
+    ("coat", "fat|gray|small|sleepy|old|brown|quiet|black|white|young"),
     (
         "loved",
         "it made {him} laugh|it was so much fun|it had come all the way from the city|it reminded {him} of the sea|\
@@ -478,8 +442,5 @@ const CLASS_LISTS: &[(&str, &str)] = &[
         "You are welcome|It was nothing|I am [glad|happy] to help|That is what friends are for|Any time|I was happy to do it|Do not worry about it",
     ),
     ("cry", "Oh no|Oh dear|Oh my|Uh-oh|What a shame|Goodness"),
-    (
-        "move",
-        "walked|ran|skipped|hopped|hurried|marched|strolled|wandered|tiptoed|raced",
-    ),
+    ("move", "walked|ran|skipped|hopped|hurried|marched|strolled|wandered|tiptoed|raced"),
 ];

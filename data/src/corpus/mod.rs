@@ -155,9 +155,7 @@ pub fn documents(seed: u64, split: Split, bytes: usize) -> impl Iterator<Item = 
         let story = story(seed, index, split);
         let mut document = story.text;
         if index % 8 == 7 {
-            let Question {
-                question, answer, ..
-            } = &story.questions[0];
+            let Question { question, answer, .. } = &story.questions[0];
             document.push_str(&format!("\n\nQuestion: {question}\nAnswer: {answer}"));
         }
         written += document.len();

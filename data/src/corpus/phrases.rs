@@ -305,8 +305,7 @@ pub(super) const HIDE: &[&str] = &[
     "{P} <move> around on tiptoe and <hands> hid the {t} {S}.",
     "{Q} closed {qhis} eyes, and {P} hid the {t} {S}.",
 ];
-pub(super) const HIDE_UNSEEN: &[&str] =
-    &["{Q} closed {qhis} eyes, and the {t} that {P} hid ended up {S}."];
+pub(super) const HIDE_UNSEEN: &[&str] = &["{Q} closed {qhis} eyes, and the {t} that {P} hid ended up {S}."];
 pub(super) const SEEK_FOUND: &[&str] = &[
     "At last, {P} looked {S} and found the {t}.",
     "Then {P} saw something {S}, and it was the {t}, so {he} took it <hands>.",
@@ -357,9 +356,8 @@ pub(super) const MENDED: &[&str] = &[
     "\"<thanks> for mending the {t}, {P},\" said {Q} <said>.",
 ];
 
-pub(super) const GO: &[&str] = &[
-    "First, {P} <move> to {L} [with an empty bag|with a song|with quick steps|in a good mood|to look around].",
-];
+pub(super) const GO: &[&str] =
+    &["First, {P} <move> to {L} [with an empty bag|with a song|with quick steps|in a good mood|to look around]."];
 pub(super) const GO_NEXT: &[&str] = &[
     "After that, {P} <move> to {L} [to look around|to rest a little|to meet a friend|with a song|[happily|cheerfully|merrily|gladly]].",
     "Then {N} <move> on to {L} [to look around|to see what was new|with quick steps|[happily|cheerfully|merrily|gladly]].",

@@ -9,17 +9,11 @@ use super::{Flaw, Preference, Question, prompt};
 
 /// One pair for each question.
 pub(super) fn preferences(teller: &mut Teller<'_>, questions: &[Question]) -> Vec<Preference> {
-    questions
-        .iter()
-        .map(|question| preference(teller, question))
-        .collect()
+    questions.iter().map(|question| preference(teller, question)).collect()
 }
 
 fn preference(teller: &mut Teller<'_>, question: &Question) -> Preference {
-    let flaw = pick(
-        teller.rng,
-        &[Flaw::Wrong, Flaw::Rude, Flaw::Rambling, Flaw::OffTopic],
-    );
+    let flaw = pick(teller.rng, &[Flaw::Wrong, Flaw::Rude, Flaw::Rambling, Flaw::OffTopic]);
     let rejected = match flaw {
         Flaw::Wrong => {
             let short = wrong(teller, question);
@@ -30,19 +24,12 @@ fn preference(teller: &mut Teller<'_>, question: &Question) -> Preference {
         Flaw::OffTopic => off_topic(teller),
     };
     let prompt = prompt(&teller.text, &question.question);
-    Preference {
-        prompt,
-        chosen: polite(&question.answer),
-        rejected,
-        flaw,
-    }
+    Preference { prompt, chosen: polite(&question.answer), rejected, flaw }
 }
 
 /// The answer as one polite sentence.
 fn polite(answer: &str) -> String {
-    let clause = answer
-        .strip_prefix("The ")
-        .map_or_else(|| answer.to_owned(), |rest| format!("the {rest}"));
+    let clause = answer.strip_prefix("The ").map_or_else(|| answer.to_owned(), |rest| format!("the {rest}"));
     format!("I am happy to tell you that {clause}")
 }
 
@@ -81,58 +68,31 @@ fn wrong(teller: &mut Teller<'_>, question: &Question) -> String {
         | Kind::WhereFirst(_)
         | Kind::WherePut(..)
         | Kind::WhereSought(..) => spots(teller),
-        Kind::WhoHas(_)
-        | Kind::WhoPut(..)
-        | Kind::WhoTook(..)
-        | Kind::WhoGave(..)
-        | Kind::WhoGot(..) => names(teller),
+        Kind::WhoHas(_) | Kind::WhoPut(..) | Kind::WhoTook(..) | Kind::WhoGave(..) | Kind::WhoGot(..) => {
+            names(teller)
+        }
         Kind::WhoBroke(_) | Kind::WhoMended(_) => names(teller),
         Kind::WhatGiven(..) => vec![format!("the {}", teller.another_thing())],
-        Kind::CountFirst(..)
-        | Kind::CountGained(..)
-        | Kind::CountShared(..)
-        | Kind::CountNow(..) => NUMBERS[1..=9]
-            .iter()
-            .map(|&number| number.to_owned())
-            .collect(),
-        Kind::Feeling(..) => lexicon::class("badly")
-            .iter()
-            .map(|&word| word.to_owned())
-            .collect(),
-        Kind::WithWhat(_) => lexicon::class("tool")
-            .iter()
-            .map(|&word| word.to_owned())
-            .collect(),
+        Kind::CountFirst(..) | Kind::CountGained(..) | Kind::CountShared(..) | Kind::CountNow(..) => {
+            NUMBERS[1..=9].iter().map(|&number| number.to_owned()).collect()
+        }
+        Kind::Feeling(..) => lexicon::class("badly").iter().map(|&word| word.to_owned()).collect(),
+        Kind::WithWhat(_) => lexicon::class("tool").iter().map(|&word| word.to_owned()).collect(),
         Kind::WhyFeeling(who, _) => clauses(teller, who, "<trouble>"),
         Kind::WhyBroke(who, _) => clauses(teller, who, "<accident>"),
-        Kind::WentAfter(..) | Kind::WentBefore(..) => lexicon::PLACES
-            .iter()
-            .map(|place| place.name.to_owned())
-            .collect(),
+        Kind::WentAfter(..) | Kind::WentBefore(..) => {
+            lexicon::PLACES.iter().map(|place| place.name.to_owned()).collect()
+        }
     };
-    let others: Vec<_> = others
-        .into_iter()
-        .filter(|other| *other != question.short_answer)
-        .collect();
+    let others: Vec<_> = others.into_iter().filter(|other| *other != question.short_answer).collect();
     others[teller.rng.below(others.len() as u64) as usize].clone()
 }
 
 /// The spots of the story, and of its place.
 fn spots(teller: &Teller<'_>) -> Vec<String> {
-    let told = teller
-        .events
-        .iter()
-        .filter_map(|event| combination(&event.fact))
-        .map(|(_, _, spot)| spot);
+    let told = teller.events.iter().filter_map(|event| combination(&event.fact)).map(|(_, _, spot)| spot);
     let mut spots: Vec<_> = told.map(str::to_owned).collect();
-    spots.extend(
-        teller
-            .place
-            .spots
-            .iter()
-            .take(2)
-            .map(|&spot| spot.to_owned()),
-    );
+    spots.extend(teller.place.spots.iter().take(2).map(|&spot| spot.to_owned()));
     spots
 }
 
@@ -142,22 +102,12 @@ fn names(teller: &Teller<'_>) -> Vec<String> {
 
 /// Two other reasons the person could have had.
 fn clauses(teller: &mut Teller<'_>, who: &str, template: &str) -> Vec<String> {
-    let person = [teller.a, teller.b, teller.c]
-        .into_iter()
-        .find(|person| person.name == who);
+    let person = [teller.a, teller.b, teller.c].into_iter().find(|person| person.name == who);
     if let Some(person) = person {
         teller.actor(person);
     }
-    let told: Vec<_> = teller
-        .events
-        .iter()
-        .filter_map(|event| cause(&event.fact))
-        .map(str::to_owned)
-        .collect();
-    std::iter::repeat_with(|| teller.phrase(template))
-        .filter(|clause| !told.contains(clause))
-        .take(2)
-        .collect()
+    let told: Vec<_> = teller.events.iter().filter_map(|event| cause(&event.fact)).map(str::to_owned).collect();
+    std::iter::repeat_with(|| teller.phrase(template)).filter(|clause| !told.contains(clause)).take(2).collect()
 }
 
 fn cause(fact: &Fact) -> Option<&str> {

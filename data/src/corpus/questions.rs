@@ -7,12 +7,8 @@ use super::world::{Event, Fact, Thing, Where, World};
 use super::{Phrasing, Question};
 
 /// How questions of unseen phrasing begin.
-const UNSEEN: [&str; 4] = [
-    "Can you tell me",
-    "Can you tell me, please,",
-    "Listen well: can you tell me",
-    "My friend, can you tell me",
-];
+const UNSEEN: [&str; 4] =
+    ["Can you tell me", "Can you tell me, please,", "Listen well: can you tell me", "My friend, can you tell me"];
 
 /// What a question asks, as facts to look up. People are their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,10 +100,7 @@ fn about_numbers(facts: &[&Fact], world: &World) -> Vec<(QuestionKind, String)> 
     let mut found = Vec::new();
     for fact in facts {
         if let Fact::Count { who, items, count } = fact {
-            found.push((
-                QuestionKind::CountFirst(who, items),
-                NUMBERS[*count].to_owned(),
-            ));
+            found.push((QuestionKind::CountFirst(who, items), NUMBERS[*count].to_owned()));
             let now = world.counts.get(&(*who, *items)).copied().unwrap_or(0);
             if now > 0 {
                 found.push((QuestionKind::CountNow(who, items), NUMBERS[now].to_owned()));
@@ -136,56 +129,37 @@ fn about_order(facts: &[&Fact]) -> Vec<(QuestionKind, String)> {
         found.push((QuestionKind::WentAfter(who, before), after));
         found.push((QuestionKind::WentBefore(who, after), before));
     }
-    found
-        .into_iter()
-        .map(|(kind, answer)| (kind, answer.to_owned()))
-        .collect()
+    found.into_iter().map(|(kind, answer)| (kind, answer.to_owned())).collect()
 }
 
 /// The questions that a fact answers by itself.
 fn about_fact(fact: &Fact) -> Vec<(QuestionKind, String)> {
     use QuestionKind as Kind;
     match fact.clone() {
-        Fact::Put { who, thing, spot } => vec![
-            (Kind::WherePut(who, thing), spot.to_owned()),
-            (Kind::WhoPut(thing, spot), who.to_owned()),
-        ],
+        Fact::Put { who, thing, spot } => {
+            vec![(Kind::WherePut(who, thing), spot.to_owned()), (Kind::WhoPut(thing, spot), who.to_owned())]
+        }
         Fact::Take { who, thing, spot } => vec![(Kind::WhoTook(thing, spot), who.to_owned())],
         Fact::Give { from, to, thing } => vec![
             (Kind::WhoGave(thing, to), from.to_owned()),
             (Kind::WhoGot(thing, from), to.to_owned()),
             (Kind::WhatGiven(from, to), format!("the {thing}")),
         ],
-        Fact::Break { who, thing, cause } => vec![
-            (Kind::WhoBroke(thing), who.to_owned()),
-            (Kind::WhyBroke(who, thing), cause),
-        ],
-        Fact::Mend { who, thing, tool } => vec![
-            (Kind::WhoMended(thing), who.to_owned()),
-            (Kind::WithWhat(thing), tool),
-        ],
+        Fact::Break { who, thing, cause } => {
+            vec![(Kind::WhoBroke(thing), who.to_owned()), (Kind::WhyBroke(who, thing), cause)]
+        }
+        Fact::Mend { who, thing, tool } => {
+            vec![(Kind::WhoMended(thing), who.to_owned()), (Kind::WithWhat(thing), tool)]
+        }
         Fact::Gain { who, items, count } => {
             vec![(Kind::CountGained(who, items), NUMBERS[count].to_owned())]
         }
-        Fact::Share {
-            from,
-            to,
-            items,
-            count,
-        } => {
-            vec![(
-                Kind::CountShared(from, to, items),
-                NUMBERS[count].to_owned(),
-            )]
+        Fact::Share { from, to, items, count } => {
+            vec![(Kind::CountShared(from, to, items), NUMBERS[count].to_owned())]
         }
-        Fact::Feel {
-            who,
-            feeling,
-            cause,
-        } => vec![
-            (Kind::Feeling(who, cause.clone()), feeling.to_owned()),
-            (Kind::WhyFeeling(who, feeling), cause),
-        ],
+        Fact::Feel { who, feeling, cause } => {
+            vec![(Kind::Feeling(who, cause.clone()), feeling.to_owned()), (Kind::WhyFeeling(who, feeling), cause)]
+        }
         Fact::Rests { animal, spot } => vec![(Kind::WhereRests(animal), spot.to_owned())],
         _ => Vec::new(),
     }
@@ -195,34 +169,20 @@ fn about_fact(fact: &Fact) -> Vec<(QuestionKind, String)> {
 fn fill(teller: &mut Teller<'_>, kind: &QuestionKind) {
     use QuestionKind as Kind;
     match kind {
-        Kind::WhereNow(thing) | Kind::WhereFirst(thing) | Kind::WhoHas(thing) => {
-            teller.thing(*thing)
-        }
-        Kind::WhoBroke(thing) | Kind::WhoMended(thing) | Kind::WithWhat(thing) => {
-            teller.thing(*thing)
-        }
-        Kind::WherePut(who, thing) | Kind::WhereSought(who, thing) => {
-            teller.set("P", *who).thing(*thing)
-        }
+        Kind::WhereNow(thing) | Kind::WhereFirst(thing) | Kind::WhoHas(thing) => teller.thing(*thing),
+        Kind::WhoBroke(thing) | Kind::WhoMended(thing) | Kind::WithWhat(thing) => teller.thing(*thing),
+        Kind::WherePut(who, thing) | Kind::WhereSought(who, thing) => teller.set("P", *who).thing(*thing),
         Kind::WhoGave(thing, who) | Kind::WhoGot(thing, who) => teller.set("P", *who).thing(*thing),
         Kind::WhyBroke(who, thing) => teller.set("P", *who).thing(*thing),
-        Kind::WhoPut(thing, spot) | Kind::WhoTook(thing, spot) => {
-            teller.set("S", *spot).thing(*thing)
-        }
+        Kind::WhoPut(thing, spot) | Kind::WhoTook(thing, spot) => teller.set("S", *spot).thing(*thing),
         Kind::WhereRests(animal) => teller.set("animal", *animal),
         Kind::WhatGiven(from, to) => teller.set("P", *from).set("Q", *to),
-        Kind::CountFirst(who, items) | Kind::CountGained(who, items) => {
-            teller.set("P", *who).set("items", *items)
-        }
+        Kind::CountFirst(who, items) | Kind::CountGained(who, items) => teller.set("P", *who).set("items", *items),
         Kind::CountNow(who, items) => teller.set("P", *who).set("items", *items),
-        Kind::CountShared(from, to, items) => {
-            teller.set("P", *from).set("Q", *to).set("items", *items)
-        }
+        Kind::CountShared(from, to, items) => teller.set("P", *from).set("Q", *to).set("items", *items),
         Kind::Feeling(who, cause) => teller.set("P", *who).set("cause", cause.as_str()),
         Kind::WhyFeeling(who, feeling) => teller.set("P", *who).set("feel", *feeling),
-        Kind::WentAfter(who, place) | Kind::WentBefore(who, place) => {
-            teller.set("P", *who).set("L", *place)
-        }
+        Kind::WentAfter(who, place) | Kind::WentBefore(who, place) => teller.set("P", *who).set("L", *place),
     };
 }
 
@@ -235,10 +195,7 @@ pub(super) fn answer(teller: &mut Teller<'_>, kind: &QuestionKind, short: &str) 
     | Kind::CountNow(_, items)
     | Kind::CountShared(.., items) = kind
     {
-        let item = lexicon::ITEMS
-            .iter()
-            .find(|item| item.many == *items)
-            .filter(|_| short == "one");
+        let item = lexicon::ITEMS.iter().find(|item| item.many == *items).filter(|_| short == "one");
         teller.set("item_s", item.map_or(*items, |item| item.one));
     }
     teller.set("A", short).finished(wording(kind).answer)
@@ -250,29 +207,19 @@ pub(super) fn questions(teller: &mut Teller<'_>) -> Vec<Question> {
     teller.rng.shuffle(&mut found);
     let mut asked: Vec<Question> = Vec::with_capacity(4);
     for (kind, short_answer) in found {
-        let same =
-            |other: &Question| std::mem::discriminant(&other.kind) == std::mem::discriminant(&kind);
+        let same = |other: &Question| std::mem::discriminant(&other.kind) == std::mem::discriminant(&kind);
         if asked.len() == 4 || asked.iter().any(same) {
             continue;
         }
         fill(teller, &kind);
-        let Wording {
-            asked: familiar,
-            indirect,
-            ..
-        } = wording(&kind);
+        let Wording { asked: familiar, indirect, .. } = wording(&kind);
         let question = match teller.phrasing {
             Phrasing::Familiar => teller.ask(familiar),
             Phrasing::Unseen => teller.ask(&UNSEEN.map(|start| format!("{start} {indirect}?"))),
         };
         if let Some(question) = question {
             let answer = answer(teller, &kind, &short_answer);
-            asked.push(Question {
-                question,
-                answer,
-                short_answer,
-                kind,
-            });
+            asked.push(Question { question, answer, short_answer, kind });
         }
     }
     asked

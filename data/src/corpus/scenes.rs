@@ -8,9 +8,8 @@ use super::story::{Teller, thing};
 use super::world::{Fact, Thing};
 
 /// The plots a story may have.
-pub(super) const PLOTS: &[fn(&mut Teller<'_>) -> Option<()>] = &[
-    lost, gift, sums, trade, hiding, errand, mending, outing, tidying, stray_pet,
-];
+pub(super) const PLOTS: &[fn(&mut Teller<'_>) -> Option<()>] =
+    &[lost, gift, sums, trade, hiding, errand, mending, outing, tidying, stray_pet];
 
 /// The hero, the weather and a friend.
 pub(super) fn opening(t: &mut Teller<'_>) -> Option<()> {
@@ -20,28 +19,10 @@ pub(super) fn opening(t: &mut Teller<'_>) -> Option<()> {
         let weather = t.weather_phrases();
         t.actor(a).say(weather)?;
     }
-    let rel = pick(
-        t.rng,
-        &[
-            "friend",
-            "neighbor",
-            "best friend",
-            "cousin",
-            "classmate",
-            "old friend",
-            "playmate",
-        ],
-    );
+    let rel = pick(t.rng, &["friend", "neighbor", "best friend", "cousin", "classmate", "old friend", "playmate"]);
     let here = t.text.contains(t.place.name);
-    let when = if t.text.contains(t.tod) {
-        "that"
-    } else {
-        "one"
-    };
-    t.set("when", when)
-        .set("rel", rel)
-        .pair(a, b)
-        .say(if here { FRIEND } else { FRIEND_PLACE })
+    let when = if t.text.contains(t.tod) { "that" } else { "one" };
+    t.set("when", when).set("rel", rel).pair(a, b).say(if here { FRIEND } else { FRIEND_PLACE })
 }
 
 /// One or two closing lines.
@@ -58,11 +39,7 @@ pub(super) fn ending(t: &mut Teller<'_>) -> Option<()> {
     if t.chance(2) {
         return Some(());
     }
-    let templates = if t.text.contains(c.name) {
-        LATER_KNOWN
-    } else {
-        LATER
-    };
+    let templates = if t.text.contains(c.name) { LATER_KNOWN } else { LATER };
     t.actor(c).say(templates)
 }
 
@@ -77,24 +54,9 @@ fn lost(t: &mut Teller<'_>) -> Option<()> {
     if early {
         aside(t)?;
     }
-    t.actor(b)
-        .thing(x)
-        .set("O", from)
-        .set("S", to)
-        .set("R", a.name);
+    t.actor(b).thing(x).set("O", from).set("S", to).set("R", a.name);
     let templates = t.phrased(MOVE, MOVE_UNSEEN);
-    let facts = [
-        Fact::Take {
-            who: b.name,
-            thing: x,
-            spot: from,
-        },
-        Fact::Put {
-            who: b.name,
-            thing: x,
-            spot: to,
-        },
-    ];
+    let facts = [Fact::Take { who: b.name, thing: x, spot: from }, Fact::Put { who: b.name, thing: x, spot: to }];
     t.tell(templates, &facts)?;
     if !early && t.chance(2) {
         aside(t)?;
@@ -117,14 +79,7 @@ fn search(t: &mut Teller<'_>, from: &'static str, to: &'static str) -> Option<()
     if t.chance(4) {
         return t.pair(a, b).say(LEFT_THERE);
     }
-    t.pair(a, b).tell(
-        TAKE,
-        &[Fact::Take {
-            who: a.name,
-            thing: x,
-            spot: to,
-        }],
-    )?;
+    t.pair(a, b).tell(TAKE, &[Fact::Take { who: a.name, thing: x, spot: to }])?;
     t.pair(a, b).say(RELIEF)
 }
 
@@ -204,18 +159,8 @@ fn trade(t: &mut Teller<'_>) -> Option<()> {
     t.pair(a, b).thing(y).say(ADMIRE)?;
     t.pair(a, b).thing(x).set("U", y.to_string()).say(OFFER)?;
     let templates = t.phrased(SWAP, SWAP_UNSEEN);
-    let facts = [
-        Fact::Give {
-            from: a.name,
-            to: b.name,
-            thing: x,
-        },
-        Fact::Give {
-            from: b.name,
-            to: a.name,
-            thing: y,
-        },
-    ];
+    let facts =
+        [Fact::Give { from: a.name, to: b.name, thing: x }, Fact::Give { from: b.name, to: a.name, thing: y }];
     t.tell(templates, &facts)?;
     t.say(BOTH_HAPPY)?;
     if t.chance(2) {
@@ -236,14 +181,7 @@ fn hiding(t: &mut Teller<'_>) -> Option<()> {
     let to = pick(t.rng, &["ten", "twelve", "fifteen", "twenty"]);
     t.pair(a, b).set("S", spot).set("n", to);
     let templates = t.phrased(HIDE, HIDE_UNSEEN);
-    t.tell(
-        templates,
-        &[Fact::Put {
-            who: a.name,
-            thing: x,
-            spot,
-        }],
-    )?;
+    t.tell(templates, &[Fact::Put { who: a.name, thing: x, spot }])?;
     seek(t, b, x, wrong[0], SEEK_GAME)?;
     if t.chance(2) {
         seek(t, b, x, wrong[1], SEEK_GAME)?;
@@ -251,20 +189,9 @@ fn hiding(t: &mut Teller<'_>) -> Option<()> {
     if t.chance(3) {
         return t.pair(b, a).say(GAVE_UP);
     }
-    t.pair(b, a).set("S", spot).tell(
-        SEEK_FOUND,
-        &[Fact::Take {
-            who: b.name,
-            thing: x,
-            spot,
-        }],
-    )?;
+    t.pair(b, a).set("S", spot).tell(SEEK_FOUND, &[Fact::Take { who: b.name, thing: x, spot }])?;
     t.pair(b, a).say(GAME_WON)?;
-    if t.chance(2) {
-        give(t, b, a, x, GIVE_BACK)
-    } else {
-        Some(())
-    }
+    if t.chance(2) { give(t, b, a, x, GIVE_BACK) } else { Some(()) }
 }
 
 /// The hero is asked to fetch a thing and bring it to somebody.
@@ -296,10 +223,7 @@ fn errand(t: &mut Teller<'_>) -> Option<()> {
 /// A thing breaks, the truth is told, and somebody mends it.
 fn mending(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, c) = (t.a, t.b, t.c);
-    let x = Thing {
-        look: t.x.look,
-        noun: pick(t.rng, &lexicon::FRAGILE),
-    };
+    let x = Thing { look: t.x.look, noun: pick(t.rng, &lexicon::FRAGILE) };
     let spot = t.key_spot_for(x)?;
     find(t, a, x, spot)?;
     t.paragraph();
@@ -307,38 +231,18 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
     t.actor(b).thing(x);
     let cause = t.phrase("<accident>");
     t.set("cause", cause.as_str());
-    t.tell(
-        BREAK,
-        &[Fact::Break {
-            who: b.name,
-            thing: x,
-            cause,
-        }],
-    )?;
+    t.tell(BREAK, &[Fact::Break { who: b.name, thing: x, cause }])?;
     t.pair(b, a).say(SORRY)?;
     let other = t.chance(2);
     let mender = if other { c } else { a };
     if other {
         third(t)?;
     }
-    give(
-        t,
-        b,
-        mender,
-        x,
-        if other { GIVE_TO_MEND } else { GIVE_BACK },
-    )?;
+    give(t, b, mender, x, if other { GIVE_TO_MEND } else { GIVE_BACK })?;
     t.actor(mender);
     let tool = t.phrase("<tool>");
     t.set("tool", tool.as_str());
-    t.tell(
-        MEND,
-        &[Fact::Mend {
-            who: mender.name,
-            thing: x,
-            tool,
-        }],
-    )?;
+    t.tell(MEND, &[Fact::Mend { who: mender.name, thing: x, tool }])?;
     t.pair(mender, b).say(MENDED)?;
     if t.chance(2) {
         let spot = t.spot(&[mender], x)?;
@@ -351,26 +255,17 @@ fn mending(t: &mut Teller<'_>) -> Option<()> {
 fn outing(t: &mut Teller<'_>) -> Option<()> {
     let (a, b, x, spot) = (t.a, t.b, t.x, t.key_spot);
     let home = t.place;
-    let mut places: Vec<_> = lexicon::PLACES
-        .iter()
-        .filter(|place| place.public && place.name != home.name)
-        .collect();
+    let mut places: Vec<_> =
+        lexicon::PLACES.iter().filter(|place| place.public && place.name != home.name).collect();
     t.rng.shuffle(&mut places);
     find(t, a, x, spot)?;
     t.pair(a, b).say(GOODBYE)?;
     for (templates, place) in [GO, GO_NEXT, GO_LAST].into_iter().zip(places) {
         t.paragraph();
         t.actor(a).set("L", place.name);
-        t.tell(
-            templates,
-            &[Fact::Go {
-                who: a.name,
-                place: place.name,
-            }],
-        )?;
+        t.tell(templates, &[Fact::Go { who: a.name, place: place.name }])?;
         t.move_to(place);
-        t.actor(a)
-            .say(if place.indoors { SIGHTS_IN } else { SIGHTS })?;
+        t.actor(a).say(if place.indoors { SIGHTS_IN } else { SIGHTS })?;
         let held = t.world.holder(x) == Some(a.name);
         match t.rng.below(4) {
             0 if held => {
@@ -395,27 +290,13 @@ fn tidying(t: &mut Teller<'_>) -> Option<()> {
     t.paragraph();
     let things = [(a, t.x), (b, t.another_thing()), (a, t.another_thing())];
     for (turn, (who, thing)) in things.into_iter().enumerate() {
-        let from = if turn == 0 {
-            t.key_spot
-        } else {
-            t.spot(&[who], thing)?
-        };
+        let from = if turn == 0 { t.key_spot } else { t.spot(&[who], thing)? };
         let to = t.spot(&[who], thing)?;
         t.actor(who).thing(thing).set("S", from);
         t.tell(LIES, &[Fact::Lies { thing, spot: from }])?;
         t.set("O", from).set("S", to);
-        let facts = [
-            Fact::Take {
-                who: who.name,
-                thing,
-                spot: from,
-            },
-            Fact::Put {
-                who: who.name,
-                thing,
-                spot: to,
-            },
-        ];
+        let facts =
+            [Fact::Take { who: who.name, thing, spot: from }, Fact::Put { who: who.name, thing, spot: to }];
         let templates = t.phrased(TIDY, TIDY_UNSEEN);
         t.tell(templates, &facts)?;
         if turn == 1 && t.chance(3) {

@@ -124,11 +124,7 @@ impl<'a> Teller<'a> {
             .iter()
             .copied()
             .filter(|spot| !self.used_spots.contains(spot))
-            .filter(|spot| {
-                people
-                    .iter()
-                    .all(|who| self.allows(who.name, thing.noun, spot))
-            })
+            .filter(|spot| people.iter().all(|who| self.allows(who.name, thing.noun, spot)))
             .collect();
         if free.is_empty() {
             return None;
@@ -196,14 +192,7 @@ impl<'a> Teller<'a> {
     pub(super) fn thing(&mut self, thing: Thing) -> &mut Self {
         let short = !self.chance(3);
         self.slots.set("T", thing.to_string());
-        self.slots.set(
-            "t",
-            if short {
-                thing.noun.to_owned()
-            } else {
-                thing.to_string()
-            },
-        );
+        self.slots.set("t", if short { thing.noun.to_owned() } else { thing.to_string() });
         self
     }
 
@@ -236,8 +225,7 @@ impl<'a> Teller<'a> {
         self.slots.set("qhe", he);
         self.slots.set("qhim", him);
         self.slots.set("qhis", his);
-        self.slots
-            .set("qhers", if q.female { "hers" } else { "his" });
+        self.slots.set("qhers", if q.female { "hers" } else { "his" });
         self
     }
 
@@ -290,10 +278,7 @@ impl<'a> Teller<'a> {
         let start = self.text.len();
         self.text.push_str(&sentence);
         let told = start..self.text.len();
-        self.events.extend(facts.iter().map(|fact| Event {
-            fact: fact.clone(),
-            told: told.clone(),
-        }));
+        self.events.extend(facts.iter().map(|fact| Event { fact: fact.clone(), told: told.clone() }));
         Some(())
     }
 
@@ -303,8 +288,7 @@ impl<'a> Teller<'a> {
             let template = pick(self.rng, templates);
             let text = grammar::render(template, &self.slots, self.rng);
             let fits = |sentence: &str| {
-                split_of_sentence(sentence) == self.split
-                    && !self.told.iter().any(|told| told == sentence)
+                split_of_sentence(sentence) == self.split && !self.told.iter().any(|told| told == sentence)
             };
             if sentences(&text).all(fits) {
                 self.told.extend(sentences(&text).map(str::to_owned));
@@ -334,23 +318,13 @@ impl<'a> Teller<'a> {
 
 /// A thing of one of the nouns.
 pub(super) fn thing(rng: &mut Rng, looks: &[&'static str], nouns: &[&'static str]) -> Thing {
-    Thing {
-        look: pick(rng, looks),
-        noun: pick(rng, nouns),
-    }
+    Thing { look: pick(rng, looks), noun: pick(rng, nouns) }
 }
 
 fn person(rng: &mut Rng, taken: &[&str], animals: bool) -> Person {
     loop {
         let female = rng.below(2) == 0;
-        let name = pick(
-            rng,
-            if female {
-                &lexicon::GIRLS
-            } else {
-                &lexicon::BOYS
-            },
-        );
+        let name = pick(rng, if female { &lexicon::GIRLS } else { &lexicon::BOYS });
         let kind = match (animals, female) {
             (true, _) => pick(rng, &lexicon::ANIMALS),
             (false, true) => "girl",
@@ -364,9 +338,5 @@ fn person(rng: &mut Rng, taken: &[&str], animals: bool) -> Person {
 
 /// He, him, his.
 pub(super) fn pronouns(person: Person) -> (&'static str, &'static str, &'static str) {
-    if person.female {
-        ("she", "her", "her")
-    } else {
-        ("he", "him", "his")
-    }
+    if person.female { ("she", "her", "her") } else { ("he", "him", "his") }
 }

@@ -66,11 +66,7 @@ const WHERE_FIRST: Wording = Wording {
 };
 
 const WHERE_PUT: Wording = Wording {
-    asked: [
-        "where did {P} put the {T}?",
-        "where did {P} leave the {T}?",
-        "what spot did {P} choose for the {T}?",
-    ],
+    asked: ["where did {P} put the {T}?", "where did {P} leave the {T}?", "what spot did {P} choose for the {T}?"],
     indirect: "where {P} put the {T}",
     answer: "{P} put the {T} {A}.",
 };
@@ -86,31 +82,19 @@ const WHERE_SOUGHT: Wording = Wording {
 };
 
 const WHERE_RESTS: Wording = Wording {
-    asked: [
-        "where was the {animal}?",
-        "where did the {animal} rest?",
-        "at what spot was the {animal}?",
-    ],
+    asked: ["where was the {animal}?", "where did the {animal} rest?", "at what spot was the {animal}?"],
     indirect: "where the {animal} was",
     answer: "The {animal} was {A}.",
 };
 
 const WHO_HAS: Wording = Wording {
-    asked: [
-        "who has the {T} now?",
-        "who has the {T} at the end of the story?",
-        "who holds the {T} at the end?",
-    ],
+    asked: ["who has the {T} now?", "who has the {T} at the end of the story?", "who holds the {T} at the end?"],
     indirect: "who has the {T} now",
     answer: "{A} has the {T}.",
 };
 
 const WHO_PUT: Wording = Wording {
-    asked: [
-        "who put the {T} {S}?",
-        "who left the {T} {S}?",
-        "who was it that put the {T} {S}?",
-    ],
+    asked: ["who put the {T} {S}?", "who left the {T} {S}?", "who was it that put the {T} {S}?"],
     indirect: "who put the {T} {S}",
     answer: "{A} put the {T} {S}.",
 };
@@ -126,61 +110,37 @@ const WHO_TOOK: Wording = Wording {
 };
 
 const WHO_GAVE: Wording = Wording {
-    asked: [
-        "who gave the {T} to {P}?",
-        "who gave {P} the {T}?",
-        "from whom did {P} get the {T}?",
-    ],
+    asked: ["who gave the {T} to {P}?", "who gave {P} the {T}?", "from whom did {P} get the {T}?"],
     indirect: "who gave the {T} to {P}",
     answer: "{A} gave the {T} to {P}.",
 };
 
 const WHO_GOT: Wording = Wording {
-    asked: [
-        "who got the {T} from {P}?",
-        "whom did {P} give the {T} to?",
-        "to whom did {P} give the {T}?",
-    ],
+    asked: ["who got the {T} from {P}?", "whom did {P} give the {T} to?", "to whom did {P} give the {T}?"],
     indirect: "who got the {T} from {P}",
     answer: "{A} got the {T} from {P}.",
 };
 
 const WHO_BROKE: Wording = Wording {
-    asked: [
-        "who broke the {T}?",
-        "who was it that broke the {T}?",
-        "whose accident broke the {T}?",
-    ],
+    asked: ["who broke the {T}?", "who was it that broke the {T}?", "whose accident broke the {T}?"],
     indirect: "who broke the {T}",
     answer: "{A} broke the {T}.",
 };
 
 const WHO_MENDED: Wording = Wording {
-    asked: [
-        "who mended the {T}?",
-        "who fixed the {T}?",
-        "who made the {T} whole again?",
-    ],
+    asked: ["who mended the {T}?", "who fixed the {T}?", "who made the {T} whole again?"],
     indirect: "who mended the {T}",
     answer: "{A} mended the {T}.",
 };
 
 const WHAT_GIVEN: Wording = Wording {
-    asked: [
-        "what did {P} give to {Q}?",
-        "what did {P} give {Q}?",
-        "what did {Q} get from {P}?",
-    ],
+    asked: ["what did {P} give to {Q}?", "what did {P} give {Q}?", "what did {Q} get from {P}?"],
     indirect: "what {P} gave to {Q}",
     answer: "{P} gave {A} to {Q}.",
 };
 
 const WITH_WHAT: Wording = Wording {
-    asked: [
-        "what was the {T} mended with?",
-        "what was used to fix the {T}?",
-        "with what was the {T} mended?",
-    ],
+    asked: ["what was the {T} mended with?", "what was used to fix the {T}?", "with what was the {T} mended?"],
     indirect: "what the {T} was mended with",
     answer: "The {T} was mended with {A}.",
 };
@@ -236,11 +196,7 @@ const FEELING: Wording = Wording {
 };
 
 const WHY_FEELING: Wording = Wording {
-    asked: [
-        "why was {P} {feel}?",
-        "why did {P} feel {feel}?",
-        "what made {P} {feel}?",
-    ],
+    asked: ["why was {P} {feel}?", "why did {P} feel {feel}?", "what made {P} {feel}?"],
     indirect: "why {P} was {feel}",
     answer: "{P} was {feel} because {A}.",
 };

@@ -194,12 +194,8 @@ impl World {
             Fact::Take { who, thing, spot } => self.shift(thing, Where::At(spot), Where::Held(who)),
             Fact::Put { who, thing, spot } => self.shift(thing, Where::Held(who), Where::At(spot)),
             Fact::Give { from, to, thing } => self.shift(thing, Where::Held(from), Where::Held(to)),
-            Fact::Seek { thing, spot, .. } => {
-                (self.things.get(&thing)? != &Where::At(spot)).then_some(())
-            }
-            Fact::Break { thing, .. } => {
-                (!self.broken.contains(&thing)).then(|| self.broken.push(thing))
-            }
+            Fact::Seek { thing, spot, .. } => (self.things.get(&thing)? != &Where::At(spot)).then_some(()),
+            Fact::Break { thing, .. } => (!self.broken.contains(&thing)).then(|| self.broken.push(thing)),
             Fact::Mend { thing, .. } => {
                 let at = self.broken.iter().position(|&broken| broken == thing)?;
                 self.broken.remove(at);
@@ -211,12 +207,7 @@ impl World {
             },
             Fact::Gain { who, items, count } => self.add(who, items, count),
             Fact::Lose { who, items, count } => self.subtract(who, items, count),
-            Fact::Share {
-                from,
-                to,
-                items,
-                count,
-            } => {
+            Fact::Share { from, to, items, count } => {
                 self.subtract(from, items, count)?;
                 self.counts.entry((to, items)).or_insert(0);
                 self.add(to, items, count)
@@ -266,9 +257,9 @@ impl World {
 #[must_use]
 pub fn combination(fact: &Fact) -> Option<(&'static str, Thing, &'static str)> {
     match *fact {
-        Fact::Take { who, thing, spot }
-        | Fact::Put { who, thing, spot }
-        | Fact::Seek { who, thing, spot } => Some((who, thing, spot)),
+        Fact::Take { who, thing, spot } | Fact::Put { who, thing, spot } | Fact::Seek { who, thing, spot } => {
+            Some((who, thing, spot))
+        }
         _ => None,
     }
 }

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fornax_base::files::{
-    FileSystem, create_folder, remove_stale_temps, sha256_hex, write_atomic_bytes,
-};
+use fornax_base::files::{FileSystem, create_folder, remove_stale_temps, sha256_hex, write_atomic_bytes};
 use rayon::prelude::*;
 
 use super::split::{Rule, Side};
@@ -33,11 +31,7 @@ pub struct PrepareOptions {
 impl PrepareOptions {
     /// Options with `seed`, a tenth held out, and shards of at most 64 Mi tokens.
     pub fn new(seed: u64) -> PrepareOptions {
-        PrepareOptions {
-            seed,
-            validation_fraction: 0.1,
-            max_shard_tokens: 64 << 20,
-        }
+        PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20 }
     }
 
     fn check(&self) -> Result<(), DataError> {
@@ -102,10 +96,7 @@ pub fn prepare(
     if let Ok(dataset) = Dataset::open(folder)
         && dataset.manifest().fingerprint == fingerprint
     {
-        return Ok(Prepared {
-            dataset,
-            reused: true,
-        });
+        return Ok(Prepared { dataset, reused: true });
     }
     let (train, validation) = write_shards(fs, sources, tokenizer, folder, options, progress)?;
     let manifest = Manifest {
@@ -122,10 +113,7 @@ pub fn prepare(
     remove_unlisted(fs, folder, &manifest)?;
     let path = folder.join(DATASET_FILE);
     write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
-    Ok(Prepared {
-        dataset: Dataset::open(folder)?,
-        reused: false,
-    })
+    Ok(Prepared { dataset: Dataset::open(folder)?, reused: false })
 }
 
 fn write_shards(
@@ -148,10 +136,8 @@ fn write_shards(
 }
 
 fn to_json(manifest: &Manifest, path: &Path) -> Result<Vec<u8>, DataError> {
-    let mut json = serde_json::to_vec_pretty(manifest).map_err(|error| DataError::Dataset {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let mut json = serde_json::to_vec_pretty(manifest)
+        .map_err(|error| DataError::Dataset { path: path.to_owned(), reason: error.to_string() })?;
     json.push(b'\n');
     Ok(json)
 }
@@ -160,20 +146,14 @@ fn source_entries(sources: &[Source]) -> Result<Vec<SourceEntry>, DataError> {
     let mut entries = Vec::new();
     for source in sources {
         for content in source.content()? {
-            entries.push(SourceEntry {
-                bytes: content.bytes,
-                name: content.name,
-                sha256: content.sha256,
-            });
+            entries.push(SourceEntry { bytes: content.bytes, name: content.name, sha256: content.sha256 });
         }
     }
     Ok(entries)
 }
 
 fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &PrepareOptions) -> String {
-    let eos = tokenizer
-        .eos_id()
-        .map_or("none".to_owned(), |id| id.to_string());
+    let eos = tokenizer.eos_id().map_or("none".to_owned(), |id| id.to_string());
     let mut text = format!(
         "format {FORMAT_VERSION}\ntokenizer {}\neos {eos}\nseed {}\nvalidation_fraction {}\nmax_shard_tokens {}\n",
         tokenizer.fingerprint(),
@@ -182,19 +162,13 @@ fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &Prepare
         options.max_shard_tokens
     );
     for entry in entries {
-        text.push_str(&format!(
-            "source {} {} {:?}\n",
-            entry.sha256, entry.bytes, entry.name
-        ));
+        text.push_str(&format!("source {} {} {:?}\n", entry.sha256, entry.bytes, entry.name));
     }
     sha256_hex(text.as_bytes())
 }
 
 /// Number of documents and bytes of their text.
-fn count(
-    sources: &[Source],
-    progress: &mut dyn FnMut(PrepareProgress),
-) -> Result<(u64, u64), DataError> {
+fn count(sources: &[Source], progress: &mut dyn FnMut(PrepareProgress)) -> Result<(u64, u64), DataError> {
     let (mut n, mut bytes) = (0, 0);
     for document in documents(sources)? {
         bytes += document?.len() as u64;
@@ -232,11 +206,7 @@ impl<'a> Writers<'a> {
             writer: ShardWriter::new(tokenizer.vocab_size() as u32, tokenizer.fingerprint_bytes()),
             entry: SplitEntry::default(),
         };
-        Writers {
-            tokenizer,
-            train: split("train"),
-            validation: split("validation"),
-        }
+        Writers { tokenizer, train: split("train"), validation: split("validation") }
     }
 
     /// Encodes chunk by chunk: in parallel within a chunk, written in the order of the documents.
@@ -259,10 +229,7 @@ impl<'a> Writers<'a> {
                 parts.extend(rule.parts(index, text)?);
                 index += 1;
             }
-            let encoded: Vec<_> = parts
-                .par_iter()
-                .map(|(_, text)| encode(self.tokenizer, text))
-                .collect();
+            let encoded: Vec<_> = parts.par_iter().map(|(_, text)| encode(self.tokenizer, text)).collect();
             for ((side, text), tokens) in parts.iter().zip(encoded) {
                 let writer = match side {
                     Side::Train => &mut self.train,
@@ -315,11 +282,7 @@ impl SplitWriter<'_> {
         let name = format!("{}-{:05}.shard", self.name, self.entry.shards.len());
         let written = writer.finish(self.fs, &self.folder.join(&name))?;
         self.entry.documents += written.n_documents;
-        self.entry.shards.push(ShardEntry {
-            name,
-            sha256: written.checksum,
-            tokens: written.n_tokens,
-        });
+        self.entry.shards.push(ShardEntry { name, sha256: written.checksum, tokens: written.n_tokens });
         Ok(())
     }
 
@@ -335,20 +298,11 @@ impl SplitWriter<'_> {
 }
 
 /// Removes shards of an earlier dataset that the new one did not replace.
-fn remove_unlisted(
-    fs: &dyn FileSystem,
-    folder: &Path,
-    manifest: &Manifest,
-) -> Result<(), DataError> {
+fn remove_unlisted(fs: &dyn FileSystem, folder: &Path, manifest: &Manifest) -> Result<(), DataError> {
     let listed = |name: &str| {
-        [&manifest.train, &manifest.validation]
-            .iter()
-            .any(|split| split.shards.iter().any(|s| s.name == name))
+        [&manifest.train, &manifest.validation].iter().any(|split| split.shards.iter().any(|s| s.name == name))
     };
-    let read = |source| DataError::Read {
-        path: folder.to_owned(),
-        source,
-    };
+    let read = |source| DataError::Read { path: folder.to_owned(), source };
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let entry = entry.map_err(read)?;
         if let Some(name) = entry.file_name().to_str()
@@ -363,19 +317,16 @@ fn remove_unlisted(
 
 /// Whether this is a name that [`SplitWriter`] gives.
 fn is_shard_name(name: &str) -> bool {
-    let number = ["train-", "validation-"]
-        .iter()
-        .find_map(|split| name.strip_prefix(split)?.strip_suffix(".shard"));
-    number
-        .is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    let number =
+        ["train-", "validation-"].iter().find_map(|split| name.strip_prefix(split)?.strip_suffix(".shard"));
+    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), DataError> {
     match fs.remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(DataError::Remove {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(DataError::Remove { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }

@@ -20,11 +20,7 @@ pub(super) enum Rule {
     /// A single document: its characters are cut, the last `fraction` of them held out, as nanoGPT does.
     Cut { fraction: f64 },
     /// By a random number for each document, except for one that goes where nobody else did.
-    Documents {
-        seed: u64,
-        fraction: f64,
-        moved: Option<(u64, Side)>,
-    },
+    Documents { seed: u64, fraction: f64, moved: Option<(u64, Side)> },
 }
 
 impl Rule {
@@ -38,47 +34,24 @@ impl Rule {
         let (mut lowest, mut highest) = ((f64::INFINITY, 0), (f64::NEG_INFINITY, 0));
         for (drawn, document) in draws {
             n_validation += u64::from(drawn < fraction);
-            lowest = if drawn < lowest.0 {
-                (drawn, document)
-            } else {
-                lowest
-            };
-            highest = if drawn > highest.0 {
-                (drawn, document)
-            } else {
-                highest
-            };
+            lowest = if drawn < lowest.0 { (drawn, document) } else { lowest };
+            highest = if drawn > highest.0 { (drawn, document) } else { highest };
         }
         let moved = match n_validation {
             0 => Some((lowest.1, Side::Validation)),
             all if all == n => Some((highest.1, Side::Train)),
             _ => None,
         };
-        Rule::Documents {
-            seed,
-            fraction,
-            moved,
-        }
+        Rule::Documents { seed, fraction, moved }
     }
 
     /// The parts of document number `document`, in order.
-    pub(super) fn parts(
-        &self,
-        document: u64,
-        text: String,
-    ) -> Result<Vec<(Side, String)>, DataError> {
+    pub(super) fn parts(&self, document: u64, text: String) -> Result<Vec<(Side, String)>, DataError> {
         match *self {
             Rule::Cut { fraction } => cut(text, fraction),
-            Rule::Documents {
-                moved: Some((index, side)),
-                ..
-            } if index == document => Ok(vec![(side, text)]),
+            Rule::Documents { moved: Some((index, side)), .. } if index == document => Ok(vec![(side, text)]),
             Rule::Documents { seed, fraction, .. } => {
-                let side = if draw(seed, document) < fraction {
-                    Side::Validation
-                } else {
-                    Side::Train
-                };
+                let side = if draw(seed, document) < fraction { Side::Validation } else { Side::Train };
                 Ok(vec![(side, text)])
             }
         }
@@ -106,9 +79,7 @@ mod tests {
     use super::*;
 
     fn sides(rule: &Rule, n: u64) -> Vec<Side> {
-        (0..n)
-            .map(|i| rule.parts(i, "x".into()).unwrap()[0].0)
-            .collect()
+        (0..n).map(|i| rule.parts(i, "x".into()).unwrap()[0].0).collect()
     }
 
     #[test]
@@ -125,10 +96,7 @@ mod tests {
             }
         }
         let rule = Rule::new(1, 0.1, 20_000);
-        let held_out = sides(&rule, 20_000)
-            .iter()
-            .filter(|side| **side == Side::Validation)
-            .count();
+        let held_out = sides(&rule, 20_000).iter().filter(|side| **side == Side::Validation).count();
         // 2,000 expected with a deviation of 42; five of them.
         assert!(held_out.abs_diff(2000) < 210, "{held_out}");
         assert_ne!(sides(&rule, 100), sides(&Rule::new(2, 0.1, 100), 100));
@@ -140,10 +108,7 @@ mod tests {
         let text: String = "äöüß€abcde".repeat(10);
         let parts = rule.parts(0, text.clone()).unwrap();
         assert_eq!(parts[0], (Side::Train, text.chars().take(90).collect()));
-        assert_eq!(
-            parts[1],
-            (Side::Validation, text.chars().skip(90).collect())
-        );
+        assert_eq!(parts[1], (Side::Validation, text.chars().skip(90).collect()));
         let error = rule.parts(0, "x".into()).unwrap_err().to_string();
         assert!(error.contains("single document of 1 characters"), "{error}");
     }

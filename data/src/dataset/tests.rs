@@ -1,7 +1,4 @@
-#![allow(
-    clippy::print_stdout,
-    reason = "a test that measures or is passed over says so"
-)]
+#![allow(clippy::print_stdout, reason = "a test that measures or is passed over says so")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,25 +19,16 @@ struct Work {
 impl Work {
     /// Forty short documents in two files, and a tokenizer trained on them.
     fn new() -> Work {
-        let documents: Vec<String> = (0..40)
-            .map(|i| format!("Document {i} says hello {} times.\nEnd of {i}.", i * i))
-            .collect();
+        let documents: Vec<String> =
+            (0..40).map(|i| format!("Document {i} says hello {} times.\nEnd of {i}.", i * i)).collect();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("text")).unwrap();
         for (name, part) in [("a.txt", &documents[..25]), ("b.txt", &documents[25..])] {
-            fs::write(
-                folder.path().join("text").join(name),
-                part.join("\n<|endoftext|>\n"),
-            )
-            .unwrap();
+            fs::write(folder.path().join("text").join(name), part.join("\n<|endoftext|>\n")).unwrap();
         }
         let mut texts = documents.iter().cloned().map(Ok);
         let tokenizer = Tokenizer::train_bpe(&mut texts, 300, &mut |_| {}).unwrap();
-        Work {
-            folder,
-            tokenizer,
-            documents,
-        }
+        Work { folder, tokenizer, documents }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,33 +39,15 @@ impl Work {
         self.prepare_on(&RealFs, options)
     }
 
-    fn prepare_on(
-        &self,
-        fs: &dyn FileSystem,
-        options: &PrepareOptions,
-    ) -> Result<Prepared, DataError> {
+    fn prepare_on(&self, fs: &dyn FileSystem, options: &PrepareOptions) -> Result<Prepared, DataError> {
         let sources = [Source::TextFolder(self.path("text"))];
-        prepare(
-            fs,
-            &sources,
-            &self.tokenizer,
-            &self.path("data"),
-            options,
-            &mut |_| {},
-        )
+        prepare(fs, &sources, &self.tokenizer, &self.path("data"), options, &mut |_| {})
     }
 
     fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let entries = fs::read_dir(self.path("data"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(self.path("data")).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = entries
-            .map(|path| {
-                (
-                    path.file_name().unwrap().to_str().unwrap().to_owned(),
-                    fs::read(&path).unwrap(),
-                )
-            })
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
             .collect();
         files.sort();
         files
@@ -85,11 +55,7 @@ impl Work {
 }
 
 fn options(max_shard_tokens: u64) -> PrepareOptions {
-    PrepareOptions {
-        seed: 3,
-        validation_fraction: 0.2,
-        max_shard_tokens,
-    }
+    PrepareOptions { seed: 3, validation_fraction: 0.2, max_shard_tokens }
 }
 
 /// The documents of a stream, without the end-of-text token that closes each.
@@ -99,15 +65,11 @@ fn texts(stream: &TokenStream, tokenizer: &Tokenizer) -> Vec<String> {
     let mut starts = Vec::new();
     stream.document_starts(0..stream.len(), &mut starts);
     starts.push(stream.len());
-    let ranges = starts
-        .windows(2)
-        .map(|two| two[0] as usize..two[1] as usize);
+    let ranges = starts.windows(2).map(|two| two[0] as usize..two[1] as usize);
     ranges
         .map(|range| {
             assert_eq!(tokens[range.end - 1], tokenizer.eos_id().unwrap());
-            tokenizer
-                .decode(&tokens[range.start..range.end - 1], false)
-                .unwrap()
+            tokenizer.decode(&tokens[range.start..range.end - 1], false).unwrap()
         })
         .collect()
 }
@@ -121,19 +83,13 @@ fn every_document_lands_on_one_side_in_order() {
     let train = texts(&dataset.train(), &work.tokenizer);
     let validation = texts(&dataset.validation(), &work.tokenizer);
     assert!(!train.is_empty() && !validation.is_empty() && validation.len() < 20);
-    let (held_out, kept): (Vec<_>, Vec<_>) = work
-        .documents
-        .iter()
-        .cloned()
-        .partition(|document| validation.contains(document));
+    let (held_out, kept): (Vec<_>, Vec<_>) =
+        work.documents.iter().cloned().partition(|document| validation.contains(document));
     assert_eq!((kept, held_out), (train, validation));
     let manifest = dataset.manifest();
     assert_eq!(manifest.train.documents + manifest.validation.documents, 40);
     let bytes: usize = work.documents.iter().map(String::len).sum();
-    assert_eq!(
-        manifest.train.bytes + manifest.validation.bytes,
-        bytes as u64
-    );
+    assert_eq!(manifest.train.bytes + manifest.validation.bytes, bytes as u64);
     assert_eq!(manifest.train.tokens, dataset.train().len());
     assert_eq!(manifest.vocab_size as usize, work.tokenizer.vocab_size());
     assert_eq!(manifest.sources.len(), 2);
@@ -156,14 +112,7 @@ fn shards_stay_below_their_size_and_hold_whole_documents() {
     // One shard for each document, and those of the finer cut are gone after a coarser one.
     work.prepare(&options(1 << 20)).unwrap();
     let names: Vec<String> = work.files().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(
-        names,
-        [
-            "dataset.json",
-            "train-00000.shard",
-            "validation-00000.shard"
-        ]
-    );
+    assert_eq!(names, ["dataset.json", "train-00000.shard", "validation-00000.shard"]);
 }
 
 #[test]
@@ -173,14 +122,8 @@ fn equal_inputs_are_reused_and_any_change_is_not() {
     let files = work.files();
     assert!(work.prepare(&options(200)).unwrap().reused);
     for other in [
-        PrepareOptions {
-            seed: 4,
-            ..options(200)
-        },
-        PrepareOptions {
-            validation_fraction: 0.3,
-            ..options(200)
-        },
+        PrepareOptions { seed: 4, ..options(200) },
+        PrepareOptions { validation_fraction: 0.3, ..options(200) },
         options(201),
     ] {
         assert!(!work.prepare(&other).unwrap().reused, "{other:?}");
@@ -188,11 +131,7 @@ fn equal_inputs_are_reused_and_any_change_is_not() {
     assert!(!work.prepare(&options(200)).unwrap().reused);
     assert_eq!(work.files(), files, "the same bytes again");
     let text = work.path("text/a.txt");
-    fs::write(
-        &text,
-        fs::read_to_string(&text).unwrap().replace("hello", "HELLO"),
-    )
-    .unwrap();
+    fs::write(&text, fs::read_to_string(&text).unwrap().replace("hello", "HELLO")).unwrap();
     assert!(!work.prepare(&options(200)).unwrap().reused);
     assert_ne!(work.files(), files);
 }
@@ -203,10 +142,7 @@ fn the_number_of_threads_changes_nothing() {
     work.prepare(&options(300)).unwrap();
     let files = work.files();
     fs::remove_dir_all(work.path("data")).unwrap();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| work.prepare(&options(300))).unwrap();
     assert_eq!(work.files(), files);
 }
@@ -233,11 +169,7 @@ fn row_c15_damage_is_named_and_prepare_repairs_it() {
     fs::remove_file(&shard).unwrap();
     open_error("train-00001.shard");
     fs::write(&shard, &good[..good.len() - 1]).unwrap();
-    open_error(&format!(
-        "train-00001.shard` has {} bytes, its header needs {}",
-        good.len() - 1,
-        good.len()
-    ));
+    open_error(&format!("train-00001.shard` has {} bytes, its header needs {}", good.len() - 1, good.len()));
     let mut flipped = good.clone();
     flipped[good.len() - 2] ^= 1;
     fs::write(&shard, &flipped).unwrap();
@@ -246,25 +178,13 @@ fn row_c15_damage_is_named_and_prepare_repairs_it() {
     fs::copy(folder.join("train-00000.shard"), &shard).unwrap();
     open_error("train-00001.shard` has sha-256");
     for (from, to, says) in [
-        (
-            "\"train-00001.shard\"",
-            "\"../train-00001.shard\"",
-            "leads out of",
-        ),
-        (
-            "\"format_version\": 1",
-            "\"format_version\": 2",
-            "format_version is 2, expected 1",
-        ),
+        ("\"train-00001.shard\"", "\"../train-00001.shard\"", "leads out of"),
+        ("\"format_version\": 1", "\"format_version\": 2", "format_version is 2, expected 1"),
         ("\"documents\": ", "\"documents\": 9", "it lists 9"),
         ("\"seed\"", "\"sead\"", "unknown field `sead`"),
     ] {
         let path = folder.join(DATASET_FILE);
-        fs::write(
-            &path,
-            fs::read_to_string(&path).unwrap().replacen(from, to, 1),
-        )
-        .unwrap();
+        fs::write(&path, fs::read_to_string(&path).unwrap().replacen(from, to, 1)).unwrap();
         open_error(says);
     }
     fs::remove_file(folder.join(DATASET_FILE)).unwrap();
@@ -279,15 +199,7 @@ fn a_single_document_is_cut_at_the_fraction() {
     let characters = Tokenizer::characters(&mut std::iter::once(Ok(text.clone()))).unwrap();
     let options = PrepareOptions::new(0);
     let sources = [Source::TextFile(work.path("one.txt"))];
-    let prepared = prepare(
-        &RealFs,
-        &sources,
-        &characters,
-        &work.path("data"),
-        &options,
-        &mut |_| {},
-    )
-    .unwrap();
+    let prepared = prepare(&RealFs, &sources, &characters, &work.path("data"), &options, &mut |_| {}).unwrap();
     let read = |stream: &TokenStream| {
         let mut tokens = Vec::new();
         stream.read(0..stream.len(), &mut tokens);
@@ -300,37 +212,19 @@ fn a_single_document_is_cut_at_the_fraction() {
 
 #[test]
 fn tinyshakespeare_is_split_as_nanogpt_splits_it() {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/tinyshakespeare/input.txt");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/tinyshakespeare/input.txt");
     if !root.exists() {
-        assert_ne!(
-            std::env::var("FORNAX_REQUIRE_DATA").as_deref(),
-            Ok("1"),
-            "tinyshakespeare is absent"
-        );
+        assert_ne!(std::env::var("FORNAX_REQUIRE_DATA").as_deref(), Ok("1"), "tinyshakespeare is absent");
         println!("tinyshakespeare is absent: passed over");
         return;
     }
     let sources = [Source::TextFile(root)];
     let characters = Tokenizer::characters(&mut sources[0].documents().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let prepared = prepare(
-        &RealFs,
-        &sources,
-        &characters,
-        folder.path(),
-        &PrepareOptions::new(1337),
-        &mut |_| {},
-    )
-    .unwrap();
+    let prepared =
+        prepare(&RealFs, &sources, &characters, folder.path(), &PrepareOptions::new(1337), &mut |_| {}).unwrap();
     // The counts nanoGPT's data/shakespeare_char/prepare.py prints.
-    assert_eq!(
-        (
-            prepared.dataset.train().len(),
-            prepared.dataset.validation().len()
-        ),
-        (1_003_854, 111_540)
-    );
+    assert_eq!((prepared.dataset.train().len(), prepared.dataset.validation().len()), (1_003_854, 111_540));
 }
 
 #[test]
@@ -339,23 +233,8 @@ fn progress_ends_at_the_whole() {
     let sources = [Source::TextFolder(work.path("text"))];
     let mut last = None;
     let mut progress = |p| last = Some(p);
-    prepare(
-        &RealFs,
-        &sources,
-        &work.tokenizer,
-        &work.path("data"),
-        &options(200),
-        &mut progress,
-    )
-    .unwrap();
-    let Some(PrepareProgress::Encoding {
-        bytes,
-        total_bytes,
-        tokens,
-    }) = last
-    else {
-        panic!("{last:?}")
-    };
+    prepare(&RealFs, &sources, &work.tokenizer, &work.path("data"), &options(200), &mut progress).unwrap();
+    let Some(PrepareProgress::Encoding { bytes, total_bytes, tokens }) = last else { panic!("{last:?}") };
     assert_eq!(bytes, total_bytes);
     assert!(tokens > 40);
 }
@@ -365,10 +244,7 @@ fn bad_options_and_empty_sources_are_errors() {
     let work = Work::new();
     let error = |options: PrepareOptions| work.prepare(&options).unwrap_err().to_string();
     for validation_fraction in [0.0, 1.0, -0.1, f64::NAN] {
-        let says = error(PrepareOptions {
-            validation_fraction,
-            ..options(200)
-        });
+        let says = error(PrepareOptions { validation_fraction, ..options(200) });
         assert!(says.contains("is not between 0 and 1"), "{says}");
     }
     assert!(error(options(0)).contains("max_shard_tokens is 0"));
@@ -394,18 +270,11 @@ fn a_crash_at_any_operation_leaves_a_whole_dataset_or_none() {
             let before = work.prepare(&old).unwrap().dataset.manifest().clone();
             work.prepare_on(&FailingFs::new(k, kind), &new).unwrap_err();
             match Dataset::open(&work.path("data")) {
-                Ok(found) => assert!(
-                    [&before, &clean].contains(&found.manifest()),
-                    "{k} {kind:?}"
-                ),
+                Ok(found) => assert!([&before, &clean].contains(&found.manifest()), "{k} {kind:?}"),
                 Err(error) => assert!(!error.is_damage(), "{k} {kind:?}: {error}"),
             }
             assert_eq!(work.prepare(&new).unwrap().dataset.manifest(), &clean);
-            assert_eq!(
-                work.files(),
-                files,
-                "nothing is left over after {k} {kind:?}"
-            );
+            assert_eq!(work.files(), files, "nothing is left over after {k} {kind:?}");
         }
     }
 }

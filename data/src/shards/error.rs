@@ -94,8 +94,7 @@ impl ShardError {
     pub fn is_damage(&self) -> bool {
         match self {
             ShardError::File { source, .. } => {
-                source.is_not_found()
-                    || matches!(source, FileError::Empty { .. } | FileError::NotAFile { .. })
+                source.is_not_found() || matches!(source, FileError::Empty { .. } | FileError::NotAFile { .. })
             }
             ShardError::Empty(_) => false,
             _ => true,

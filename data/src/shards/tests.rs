@@ -46,28 +46,16 @@ fn forged(bytes: &[u8], at: usize, with: &[u8]) -> Vec<u8> {
 fn reads_back_what_was_written_in_both_widths() {
     for (vocab_size, width) in [(10, 2), (65_536, 2), (65_537, 4), (u32::MAX, 4)] {
         let top = vocab_size - 1;
-        let documents: Vec<&[u32]> = DOCUMENTS
-            .iter()
-            .copied()
-            .chain([&[][..], std::slice::from_ref(&top)])
-            .collect();
+        let documents: Vec<&[u32]> =
+            DOCUMENTS.iter().copied().chain([&[][..], std::slice::from_ref(&top)]).collect();
         let bytes = written(vocab_size, &documents);
         assert_eq!(bytes.len(), HEADER + 5 * 8 + 12 * width);
         let (_folder, shard) = open(&bytes);
         let shard = shard.unwrap();
         shard.verify().unwrap();
-        assert_eq!(
-            (shard.n_tokens(), shard.n_documents(), shard.vocab_size()),
-            (12, 5, u64::from(vocab_size))
-        );
-        assert_eq!(
-            shard.document_starts().collect::<Vec<_>>(),
-            [0, 3, 4, 9, 11]
-        );
-        assert_eq!(
-            (0..5).map(|i| shard.document_start(i)).collect::<Vec<_>>(),
-            [0, 3, 4, 9, 11]
-        );
+        assert_eq!((shard.n_tokens(), shard.n_documents(), shard.vocab_size()), (12, 5, u64::from(vocab_size)));
+        assert_eq!(shard.document_starts().collect::<Vec<_>>(), [0, 3, 4, 9, 11]);
+        assert_eq!((0..5).map(|i| shard.document_start(i)).collect::<Vec<_>>(), [0, 3, 4, 9, 11]);
         assert_eq!(shard.tokenizer_fingerprint(), "ab".repeat(32));
         let tokens = documents.concat();
         assert_eq!(all_tokens(&shard), tokens);
@@ -81,9 +69,7 @@ fn reads_back_what_was_written_in_both_widths() {
 fn an_empty_shard_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.shard");
-    let error = ShardWriter::new(10, [0; 32])
-        .finish(&RealFs, &path)
-        .unwrap_err();
+    let error = ShardWriter::new(10, [0; 32]).finish(&RealFs, &path).unwrap_err();
     assert!(error.to_string().contains("would hold 0 tokens"), "{error}");
     assert!(!error.is_damage());
     assert!(!path.exists());
@@ -98,13 +84,8 @@ fn row_c5_every_cut_is_a_typed_error_with_both_lengths() {
         let error = shard.unwrap_err();
         assert!(error.is_damage(), "{cut}: {error}");
         match &error {
-            ShardError::File {
-                source: FileError::Empty { .. },
-                ..
-            } => assert_eq!(cut, 0),
-            ShardError::Length {
-                found, expected, ..
-            } => {
+            ShardError::File { source: FileError::Empty { .. }, .. } => assert_eq!(cut, 0),
+            ShardError::Length { found, expected, .. } => {
                 assert_eq!(*found, cut as u64);
                 assert_eq!(*expected, if cut < HEADER { HEADER } else { n } as u64);
             }
@@ -119,10 +100,7 @@ fn row_c5_every_cut_is_a_typed_error_with_both_lengths() {
 #[test]
 fn row_c15_missing_checksum_and_token_id_name_shard_offset_and_id() {
     let error = Shard::open(Path::new("absent/train-00000.shard")).unwrap_err();
-    assert!(
-        error.is_damage() && error.to_string().contains("absent/train-00000.shard"),
-        "{error}"
-    );
+    assert!(error.is_damage() && error.to_string().contains("absent/train-00000.shard"), "{error}");
 
     let bytes = written(10, &DOCUMENTS);
     let tokens_at = HEADER + 4 * 8;
@@ -131,32 +109,13 @@ fn row_c15_missing_checksum_and_token_id_name_shard_offset_and_id() {
     let (_folder, shard) = open(&flipped);
     let error = shard.unwrap().verify().unwrap_err();
     assert!(matches!(&error, ShardError::Checksum { .. }), "{error}");
-    assert!(
-        error.is_damage() && error.to_string().contains("b.shard"),
-        "{error}"
-    );
+    assert!(error.is_damage() && error.to_string().contains("b.shard"), "{error}");
 
     // The checksum fits, the id does not: a shard made for another tokenizer, or by a broken tool.
     let (_folder, shard) = open(&forged(&bytes, tokens_at + 2 * 6, &10u16.to_le_bytes()));
     let error = shard.unwrap().verify().unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ShardError::TokenId {
-                offset: 6,
-                id: 10,
-                vocab_size: 10,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("token 6 has id 10, the vocabulary ends at 10"),
-        "{error}"
-    );
+    assert!(matches!(&error, ShardError::TokenId { offset: 6, id: 10, vocab_size: 10, .. }), "{error}");
+    assert!(error.to_string().contains("token 6 has id 10, the vocabulary ends at 10"), "{error}");
 }
 
 #[test]
@@ -185,53 +144,17 @@ fn lying_headers_are_refused_before_anything_is_read() {
     check(12, &3u32.to_le_bytes(), "token width 3, expected 2 or 4");
     check(12, &4u32.to_le_bytes(), "bytes, its header needs");
     check(16, &0u64.to_le_bytes(), "vocabulary size 0");
-    check(
-        16,
-        &65_537u64.to_le_bytes(),
-        "vocabulary size 65537, expected 1..=65536",
-    );
+    check(16, &65_537u64.to_le_bytes(), "vocabulary size 65537, expected 1..=65536");
     check(24, &0u64.to_le_bytes(), "number of tokens 0");
-    check(
-        24,
-        &u64::MAX.to_le_bytes(),
-        "bytes, its header needs 18446744073709551615",
-    );
-    check(
-        24,
-        &(1u64 << 63).to_le_bytes(),
-        "bytes, its header needs 18446744073709551615",
-    );
-    check(
-        32,
-        &0u64.to_le_bytes(),
-        "number of documents 0, expected 1..=11",
-    );
-    check(
-        32,
-        &12u64.to_le_bytes(),
-        "number of documents 12, expected 1..=11",
-    );
+    check(24, &u64::MAX.to_le_bytes(), "bytes, its header needs 18446744073709551615");
+    check(24, &(1u64 << 63).to_le_bytes(), "bytes, its header needs 18446744073709551615");
+    check(32, &0u64.to_le_bytes(), "number of documents 0, expected 1..=11");
+    check(32, &12u64.to_le_bytes(), "number of documents 12, expected 1..=11");
     check(104, &[1], "reserved bytes");
-    check(
-        HEADER,
-        &1u64.to_le_bytes(),
-        "document 0 starts at token 1, expected 0",
-    );
-    check(
-        HEADER + 8,
-        &0u64.to_le_bytes(),
-        "document 1 starts at token 0, expected 1..11",
-    );
-    check(
-        HEADER + 24,
-        &11u64.to_le_bytes(),
-        "document 3 starts at token 11, expected 5..11",
-    );
-    check(
-        HEADER + 16,
-        &u64::MAX.to_le_bytes(),
-        "document 2 starts at token 18446744073709551615",
-    );
+    check(HEADER, &1u64.to_le_bytes(), "document 0 starts at token 1, expected 0");
+    check(HEADER + 8, &0u64.to_le_bytes(), "document 1 starts at token 0, expected 1..11");
+    check(HEADER + 24, &11u64.to_le_bytes(), "document 3 starts at token 11, expected 5..11");
+    check(HEADER + 16, &u64::MAX.to_le_bytes(), "document 2 starts at token 18446744073709551615");
 }
 
 /// Fuzz property F18: whatever the bytes, opening ends in an error or in a shard whose every reading stays inside the
@@ -243,18 +166,10 @@ fn check_any_bytes(bytes: &[u8]) {
     assert!(shard.n_tokens() * 2 <= bytes.len() as u64);
     assert_eq!(all_tokens(&shard).len() as u64, shard.n_tokens());
     assert_eq!(shard.document_starts().count() as u64, shard.n_documents());
-    assert!(
-        shard
-            .document_starts()
-            .all(|start| start < shard.n_tokens())
-    );
+    assert!(shard.document_starts().all(|start| start < shard.n_tokens()));
     shard.document_start(shard.n_documents() - 1);
     if shard.verify().is_ok() {
-        assert!(
-            all_tokens(&shard)
-                .iter()
-                .all(|id| u64::from(*id) < shard.vocab_size())
-        );
+        assert!(all_tokens(&shard).iter().all(|id| u64::from(*id) < shard.vocab_size()));
     }
 }
 
@@ -264,15 +179,7 @@ fn edit() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let place = prop_oneof![3 => field, 1 => 0usize..200];
     let number = prop_oneof![
         0u64..200,
-        prop::sample::select(vec![
-            1u64 << 16,
-            1 << 31,
-            1 << 32,
-            1 << 61,
-            1 << 63,
-            u64::MAX,
-            u64::MAX - 7
-        ]),
+        prop::sample::select(vec![1u64 << 16, 1 << 31, 1 << 32, 1 << 61, 1 << 63, u64::MAX, u64::MAX - 7]),
         any::<u64>(),
     ];
     let bytes = prop_oneof![

@@ -30,14 +30,7 @@ fn json(bytes: impl AsRef<[u8]>) -> Result<Vec<String>, String> {
 
 #[test]
 fn a_text_file_is_one_document_byte_for_byte() {
-    for whole in [
-        "one\r\ntwo\n\n",
-        "no line break",
-        "\n",
-        " ",
-        "<|endoftext|> in a line\n",
-        "x<|endoftext|>\n",
-    ] {
+    for whole in ["one\r\ntwo\n\n", "no line break", "\n", " ", "<|endoftext|> in a line\n", "x<|endoftext|>\n"] {
         assert_eq!(text(whole), [whole]);
     }
     assert_eq!(text(""), Vec::<String>::new());
@@ -49,10 +42,7 @@ fn a_line_of_end_of_text_divides_documents() {
     let stories = "one\ntwo\n<|endoftext|>\nthree\r\nfour\r\n<|endoftext|>\r\n\nfive\n";
     assert_eq!(text(stories), expected);
     // Empty documents are none.
-    assert_eq!(
-        text("<|endoftext|>\n\n<|endoftext|>\n<|endoftext|>\na\n<|endoftext|>\n<|endoftext|>"),
-        ["a"]
-    );
+    assert_eq!(text("<|endoftext|>\n\n<|endoftext|>\n<|endoftext|>\na\n<|endoftext|>\n<|endoftext|>"), ["a"]);
 }
 
 #[test]
@@ -71,22 +61,10 @@ fn bad_utf8_names_file_byte_and_line() {
     let mut documents = Source::TextFile(path).documents().unwrap();
     assert_eq!(documents.next().unwrap().unwrap(), "fine");
     let error = documents.next().unwrap().unwrap_err().to_string();
-    assert!(
-        error.contains("bad.txt` is not UTF-8 at byte 31 (line 4)"),
-        "{error}"
-    );
+    assert!(error.contains("bad.txt` is not UTF-8 at byte 31 (line 4)"), "{error}");
     assert!(documents.next().is_none());
-    let error = read(&folder.file(
-        "bad.jsonl",
-        b"{\"text\": \"a\"}\n{\"text\": \"\xC3\x28\"}\n",
-    ))
-    .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("bad.jsonl` is not UTF-8 at byte 24 (line 2)"),
-        "{error}"
-    );
+    let error = read(&folder.file("bad.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xC3\x28\"}\n")).unwrap_err();
+    assert!(error.to_string().contains("bad.jsonl` is not UTF-8 at byte 24 (line 2)"), "{error}");
 }
 
 #[test]
@@ -96,63 +74,35 @@ fn json_lines_give_one_document_a_line() {
     let folder = Folder::new();
     let path = folder.file("a.jsonl", "{\"body\": \"x\"}");
     let source = Source::from_path(&path, Some("body")).unwrap();
-    assert_eq!(
-        source
-            .documents()
-            .unwrap()
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap(),
-        ["x"]
-    );
+    assert_eq!(source.documents().unwrap().collect::<Result<Vec<_>, _>>().unwrap(), ["x"]);
 }
 
 #[test]
 fn bad_json_lines_are_errors_with_their_line() {
     let check = |bytes: &str, says: &str| {
         let error = json(bytes).unwrap_err();
-        assert!(
-            error.contains("a.jsonl` line 2: ") && error.contains(says),
-            "{error}"
-        );
+        assert!(error.contains("a.jsonl` line 2: ") && error.contains(says), "{error}");
     };
     let good = "{\"text\": \"a\"}\n";
     check(&format!("{good}{{\"text\": \"a\""), "not a JSON object");
     check(&format!("{good}[1]"), "not a JSON object");
-    check(
-        &format!("{good}{{\"text\": 1}}"),
-        "field `text` is not a string",
-    );
-    check(
-        &format!("{good}{{\"body\": \"x\", \"id\": 1}}"),
-        "field `text` is missing, found: body, id",
-    );
-    let deep = format!(
-        "{good}{{\"text\": {}1{}}}",
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
+    check(&format!("{good}{{\"text\": 1}}"), "field `text` is not a string");
+    check(&format!("{good}{{\"body\": \"x\", \"id\": 1}}"), "field `text` is missing, found: body, id");
+    let deep = format!("{good}{{\"text\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     check(&deep, "recursion limit");
 }
 
 #[test]
 fn a_folder_gives_its_text_files_sorted() {
     let folder = Folder::new();
-    for (name, content) in [
-        ("b.txt", "2"),
-        ("a.txt", "1\n<|endoftext|>\n1b"),
-        ("c.md", "no"),
-        ("a10.txt", "x"),
-    ] {
+    for (name, content) in [("b.txt", "2"), ("a.txt", "1\n<|endoftext|>\n1b"), ("c.md", "no"), ("a10.txt", "x")] {
         folder.file(name, content);
     }
     fs::create_dir(folder.0.path().join("d.txt")).unwrap();
     assert_eq!(read(folder.0.path()).unwrap(), ["1", "1b", "x", "2"]);
     folder.file("b.txt", b"\xFF");
     let error = read(folder.0.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("b.txt` is not UTF-8 at byte 0 (line 1)"),
-        "{error}"
-    );
+    assert!(error.contains("b.txt` is not UTF-8 at byte 0 (line 1)"), "{error}");
 }
 
 #[test]
@@ -162,10 +112,7 @@ fn what_is_no_source_is_said_so() {
         let error = read(path).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     };
-    check(
-        folder.0.path(),
-        "is not a .txt file, a .jsonl file, or a folder with .txt files",
-    );
+    check(folder.0.path(), "is not a .txt file, a .jsonl file, or a folder with .txt files");
     check(&folder.file("a.md", "x"), "is not a .txt file");
     check(&folder.0.path().join("absent.txt"), "cannot read");
 }
@@ -183,26 +130,13 @@ fn content_changes_with_every_byte() {
 
 #[test]
 fn the_embedded_corpus_is_a_source() {
-    let source = |seed| Source::Corpus {
-        seed,
-        split: corpus::Split::Train,
-        bytes: 20_000,
-    };
-    let read = |seed| {
-        source(seed)
-            .documents()
-            .unwrap()
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap()
-    };
+    let source = |seed| Source::Corpus { seed, split: corpus::Split::Train, bytes: 20_000 };
+    let read = |seed| source(seed).documents().unwrap().collect::<Result<Vec<_>, _>>().unwrap();
     assert!(read(1).len() > 10);
     assert_eq!(read(1), read(1));
     assert_ne!(read(1), read(2));
     assert_eq!(source(1).content().unwrap(), source(1).content().unwrap());
-    assert_ne!(
-        source(1).content().unwrap()[0].sha256,
-        source(2).content().unwrap()[0].sha256
-    );
+    assert_ne!(source(1).content().unwrap()[0].sha256, source(2).content().unwrap()[0].sha256);
     let bytes: usize = read(1).iter().map(String::len).sum();
     assert_eq!(source(1).content().unwrap()[0].bytes, bytes as u64);
 }

@@ -21,13 +21,7 @@ pub(super) struct TextDocuments {
 
 impl TextDocuments {
     pub(super) fn new(path: PathBuf, reader: BufReader<File>) -> TextDocuments {
-        TextDocuments {
-            path,
-            reader,
-            offset: 0,
-            lines: 0,
-            ended: false,
-        }
+        TextDocuments { path, reader, offset: 0, lines: 0, ended: false }
     }
 
     /// The next document, empty ones included; `None` at the end of the file.
@@ -36,15 +30,10 @@ impl TextDocuments {
         let mut bytes = Vec::new();
         loop {
             let start = bytes.len();
-            let n = read_line(&mut self.reader, &mut bytes, MAX_DOCUMENT_BYTES)
-                .map_err(read_error(&self.path))?;
+            let n = read_line(&mut self.reader, &mut bytes, MAX_DOCUMENT_BYTES).map_err(read_error(&self.path))?;
             if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
                 let (path, line) = (self.path.clone(), self.lines + 1);
-                return Err(DataError::DocumentTooLong {
-                    path,
-                    line,
-                    limit: MAX_DOCUMENT_BYTES,
-                });
+                return Err(DataError::DocumentTooLong { path, line, limit: MAX_DOCUMENT_BYTES });
             }
             self.offset += n as u64;
             self.lines += 1;
@@ -52,11 +41,7 @@ impl TextDocuments {
                 self.ended = true;
                 break;
             }
-            let body = if offset == 0 && start == 0 {
-                after_mark(&bytes)
-            } else {
-                &bytes[start..]
-            };
+            let body = if offset == 0 && start == 0 { after_mark(&bytes) } else { &bytes[start..] };
             if is_separator(body) {
                 bytes.truncate(start);
                 drop_line_break(&mut bytes);
@@ -73,15 +58,8 @@ impl TextDocuments {
     fn text(&self, bytes: Vec<u8>, offset: u64, line: u64) -> Result<String, DataError> {
         let mut text = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
-            let breaks = error.as_bytes()[..valid]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count() as u64;
-            DataError::Utf8 {
-                path: self.path.clone(),
-                offset: offset + valid as u64,
-                line: line + breaks,
-            }
+            let breaks = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() as u64;
+            DataError::Utf8 { path: self.path.clone(), offset: offset + valid as u64, line: line + breaks }
         })?;
         if offset == 0 && text.starts_with('\u{FEFF}') {
             text.remove(0);

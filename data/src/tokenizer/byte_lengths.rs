@@ -22,8 +22,7 @@ enum Step {
 
 /// Bytes for each id up to the highest; 0 for special tokens and unused ids.
 pub(super) fn of(tokenizer: &tokenizers::Tokenizer, vocab: &Vocab) -> Result<Vec<u32>, String> {
-    let decoder =
-        serde_json::to_value(tokenizer.get_decoder()).map_err(|error| error.to_string())?;
+    let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| error.to_string())?;
     let mut steps = Vec::new();
     if decoder.is_null() {
         steps.push(Step::Spaced);
@@ -35,10 +34,7 @@ pub(super) fn of(tokenizer: &tokenizers::Tokenizer, vocab: &Vocab) -> Result<Vec
     // A hostile file can name any id; nothing real is sparser than this.
     let most = vocab.len() as u64 * 4 + 65_536;
     if u64::from(*highest) >= most {
-        return Err(format!(
-            "its {} tokens reach id {highest}, at most {most} is expected",
-            vocab.len()
-        ));
+        return Err(format!("its {} tokens reach id {highest}, at most {most} is expected", vocab.len()));
     }
     let added = tokenizer.get_added_tokens_decoder();
     let mut lengths = vec![0u32; *highest as usize + 1];
@@ -64,22 +60,12 @@ fn read_steps(decoder: &Value, steps: &mut Vec<Step>) {
         Some("ByteFallback") => steps.push(Step::ByteFallback),
         Some("Replace") => {
             if let Some(from) = decoder["pattern"]["String"].as_str() {
-                steps.push(Step::Replace {
-                    from: from.to_owned(),
-                    to: text("content"),
-                });
+                steps.push(Step::Replace { from: from.to_owned(), to: text("content") });
             }
         }
-        Some("Metaspace") => steps.push(Step::Replace {
-            from: text("replacement"),
-            to: " ".to_owned(),
-        }),
-        Some("WordPiece") => steps.push(Step::WordPiece {
-            prefix: text("prefix"),
-        }),
-        Some("BPEDecoder") => steps.push(Step::EndOfWord {
-            suffix: text("suffix"),
-        }),
+        Some("Metaspace") => steps.push(Step::Replace { from: text("replacement"), to: " ".to_owned() }),
+        Some("WordPiece") => steps.push(Step::WordPiece { prefix: text("prefix") }),
+        Some("BPEDecoder") => steps.push(Step::EndOfWord { suffix: text("suffix") }),
         // Fuse and Strip work on whole texts.
         _ => {}
     }
@@ -92,18 +78,12 @@ fn length(token: &str, steps: &[Step]) -> u32 {
             Step::ByteLevel => return text.chars().count() as u32,
             Step::ByteFallback if is_byte(&text) => return 1,
             Step::ByteFallback => {}
-            Step::Replace { from, to } if !from.is_empty() => {
-                text = text.replace(from.as_str(), to)
-            }
+            Step::Replace { from, to } if !from.is_empty() => text = text.replace(from.as_str(), to),
             Step::Replace { .. } => {}
             Step::WordPiece { prefix } => {
-                text = text
-                    .strip_prefix(prefix.as_str())
-                    .map_or_else(|| format!(" {text}"), str::to_owned);
+                text = text.strip_prefix(prefix.as_str()).map_or_else(|| format!(" {text}"), str::to_owned);
             }
-            Step::EndOfWord { suffix } if !suffix.is_empty() => {
-                text = text.replace(suffix.as_str(), " ")
-            }
+            Step::EndOfWord { suffix } if !suffix.is_empty() => text = text.replace(suffix.as_str(), " "),
             Step::EndOfWord { .. } => {}
             Step::Spaced => text.push(' '),
         }
@@ -112,8 +92,6 @@ fn length(token: &str, steps: &[Step]) -> u32 {
 }
 
 fn is_byte(token: &str) -> bool {
-    let digits = token
-        .strip_prefix("<0x")
-        .and_then(|rest| rest.strip_suffix('>'));
+    let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
     digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
 }

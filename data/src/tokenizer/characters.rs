@@ -18,22 +18,14 @@ impl CharacterTable {
             let mut characters = token.chars();
             characters.next().filter(|_| characters.next().is_none())
         };
-        vocab
-            .iter()
-            .map(|(token, id)| Some((single(token)?, *id)))
-            .collect::<Option<_>>()
-            .map(CharacterTable)
+        vocab.iter().map(|(token, id)| Some((single(token)?, *id))).collect::<Option<_>>().map(CharacterTable)
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         text.char_indices()
             .map(|(offset, character)| {
                 let id = self.0.get(&character).copied();
-                id.ok_or(DataError::UnknownCharacter {
-                    character,
-                    offset,
-                    known: self.0.len(),
-                })
+                id.ok_or(DataError::UnknownCharacter { character, offset, known: self.0.len() })
             })
             .collect()
     }
@@ -46,22 +38,15 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`DataError::NoText`] without any character, or what `documents` reports.
-    pub fn characters(
-        documents: &mut dyn Iterator<Item = Document>,
-    ) -> Result<Tokenizer, DataError> {
+    pub fn characters(documents: &mut dyn Iterator<Item = Document>) -> Result<Tokenizer, DataError> {
         let mut characters = BTreeSet::new();
         for document in documents {
             characters.extend(document?.chars());
         }
         if characters.is_empty() {
-            return Err(DataError::NoText(
-                "a character vocabulary's source".to_owned(),
-            ));
+            return Err(DataError::NoText("a character vocabulary's source".to_owned()));
         }
-        let tokens: Vec<String> = characters
-            .iter()
-            .map(|character| quoted(&character.to_string()))
-            .collect();
+        let tokens: Vec<String> = characters.iter().map(|character| quoted(&character.to_string())).collect();
         let json = render(&Json {
             special: &[],
             pre_tokenizer: "null",
@@ -70,10 +55,6 @@ impl Tokenizer {
             tokens: &tokens,
             merges: &[],
         });
-        Tokenizer::from_parts(
-            json.into_bytes(),
-            SideFiles::made(plain_config(&[]))?,
-            &made(),
-        )
+        Tokenizer::from_parts(json.into_bytes(), SideFiles::made(plain_config(&[]))?, &made())
     }
 }

@@ -41,12 +41,7 @@ struct Trainer {
 }
 
 /// Merges the most frequent pair again and again until there are `max_tokens` tokens or no pair occurs `least` times.
-pub(super) fn learn(
-    words: Words,
-    max_tokens: usize,
-    least: u64,
-    progress: &mut dyn FnMut(usize),
-) -> Learned {
+pub(super) fn learn(words: Words, max_tokens: usize, least: u64, progress: &mut dyn FnMut(usize)) -> Learned {
     let mut trainer = Trainer::new(words);
     let mut merges = Vec::new();
     while trainer.tokens.len() < max_tokens {
@@ -57,10 +52,7 @@ pub(super) fn learn(
         trainer.merge(best);
         progress(merges.len());
     }
-    Learned {
-        tokens: trainer.tokens,
-        merges,
-    }
+    Learned { tokens: trainer.tokens, merges }
 }
 
 impl Trainer {
@@ -69,10 +61,7 @@ impl Trainer {
         let mut trainer = Trainer {
             ids: tokens.iter().cloned().zip(0..).collect(),
             tokens,
-            words: words
-                .into_iter()
-                .map(|(word, n)| (word.into_iter().map(u32::from).collect(), n))
-                .collect(),
+            words: words.into_iter().map(|(word, n)| (word.into_iter().map(u32::from).collect(), n)).collect(),
             counts: HashMap::new(),
             places: HashMap::new(),
             heap: BinaryHeap::new(),
@@ -108,12 +97,7 @@ impl Trainer {
     fn push(&mut self, pair: Pair) {
         let [left, right] = [pair.0, pair.1].map(|id| Arc::clone(&self.tokens[id as usize]));
         let count = self.counts.get(&pair).copied().unwrap_or(0);
-        self.heap.push(Candidate {
-            count,
-            left,
-            right,
-            pair,
-        });
+        self.heap.push(Candidate { count, left, right, pair });
     }
 
     fn merge(&mut self, pair: Pair) {

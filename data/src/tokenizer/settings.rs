@@ -16,14 +16,7 @@ const SPECIAL_MAP: &str = "special_tokens_map.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Usual names of the token that ends a document, for a `tokenizer.json` without `tokenizer_config.json`.
-const EOS_NAMES: [&str; 6] = [
-    "<|endoftext|>",
-    "</s>",
-    "<|end_of_text|>",
-    "<eos>",
-    "<|im_end|>",
-    "<|end_story|>",
-];
+const EOS_NAMES: [&str; 6] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|end_story|>"];
 /// Usual names of the token that opens a text.
 const BOS_NAMES: [&str; 3] = ["<s>", "<|begin_of_text|>", "<bos>"];
 /// Usual names of the token that fills rows.
@@ -55,9 +48,9 @@ impl Shape {
     pub(super) fn read(json: &[u8]) -> Result<Shape, String> {
         let shape: Shape = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         match shape.model.dropout {
-            Some(dropout) if dropout != 0.0 => Err(format!(
-                "its BPE dropout is {dropout}, which makes ids random; expected 0 or null"
-            )),
+            Some(dropout) if dropout != 0.0 => {
+                Err(format!("its BPE dropout is {dropout}, which makes ids random; expected 0 or null"))
+            }
             _ => Ok(shape),
         }
     }
@@ -124,37 +117,21 @@ impl SideFiles {
             unk_token: from_config.unk_token.or(from_map.unk_token),
             ..from_config
         };
-        Ok(SideFiles {
-            config,
-            special_map,
-            chat_template,
-            parsed,
-        })
+        Ok(SideFiles { config, special_map, chat_template, parsed })
     }
 
     /// Side files of a tokenizer made here.
     pub(super) fn made(config: Vec<u8>) -> Result<SideFiles, DataError> {
         let parsed = parse(Path::new(""), CONFIG, Some(&config))?;
-        Ok(SideFiles {
-            config: Some(config),
-            parsed,
-            ..SideFiles::default()
-        })
+        Ok(SideFiles { config: Some(config), parsed, ..SideFiles::default() })
     }
 
     /// Names and bytes to write. A tokenizer that came without `tokenizer_config.json` gets one with `names`.
-    pub(super) fn to_write(
-        &self,
-        names: &[(&'static str, String)],
-    ) -> Vec<(&'static str, Vec<u8>)> {
+    pub(super) fn to_write(&self, names: &[(&'static str, String)]) -> Vec<(&'static str, Vec<u8>)> {
         let config = self.config.clone().unwrap_or_else(|| plain_config(names));
         let mut files = vec![(CONFIG, config)];
         files.extend(self.special_map.clone().map(|bytes| (SPECIAL_MAP, bytes)));
-        files.extend(
-            self.chat_template
-                .clone()
-                .map(|bytes| (CHAT_TEMPLATE, bytes)),
-        );
+        files.extend(self.chat_template.clone().map(|bytes| (CHAT_TEMPLATE, bytes)));
         files
     }
 }
@@ -167,10 +144,7 @@ pub(super) fn plain_config(names: &[(&'static str, String)]) -> Vec<u8> {
     ];
     keys.extend(names.iter().map(|(key, name)| (*key, quoted(name))));
     keys.sort_unstable();
-    let lines: Vec<String> = keys
-        .iter()
-        .map(|(key, value)| format!("  {}: {value}", quoted(key)))
-        .collect();
+    let lines: Vec<String> = keys.iter().map(|(key, value)| format!("  {}: {value}", quoted(key))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes()
 }
 
@@ -210,15 +184,9 @@ impl SpecialIds {
         let bos = find(&parsed.bos_token, &BOS_NAMES);
         let eos = find(&parsed.eos_token, &EOS_NAMES);
         // What the post-processor puts around a text shows best around an empty one.
-        let around = tokenizer
-            .encode_fast("", true)
-            .map(|e| e.get_ids().to_vec())
-            .unwrap_or_default();
+        let around = tokenizer.encode_fast("", true).map(|e| e.get_ids().to_vec()).unwrap_or_default();
         let opens = around.first().copied().filter(|id| Some(*id) == bos);
-        let closes = around[usize::from(opens.is_some())..]
-            .last()
-            .copied()
-            .filter(|id| Some(*id) == eos);
+        let closes = around[usize::from(opens.is_some())..].last().copied().filter(|id| Some(*id) == eos);
         SpecialIds {
             bos,
             eos,
@@ -266,8 +234,6 @@ fn parse(folder: &Path, name: &str, bytes: Option<&[u8]>) -> Result<Settings, Da
     let Some(bytes) = bytes else {
         return Ok(Settings::default());
     };
-    serde_json::from_slice(bytes).map_err(|error| DataError::Tokenizer {
-        path: folder.join(name),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| DataError::Tokenizer { path: folder.join(name), reason: error.to_string() })
 }

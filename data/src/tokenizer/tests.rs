@@ -1,7 +1,4 @@
-#![allow(
-    clippy::print_stdout,
-    reason = "a test that measures or is passed over says so"
-)]
+#![allow(clippy::print_stdout, reason = "a test that measures or is passed over says so")]
 
 use std::fs;
 use std::time::Instant;
@@ -38,15 +35,9 @@ fn round_trip(tokenizer: &Tokenizer, text: &str) {
 fn trained_twice_is_equal_byte_for_byte() {
     let (first, second) = (trained(300), trained(300));
     assert_eq!(first.json, second.json);
-    assert_eq!(
-        first.side_files.to_write(&[]),
-        second.side_files.to_write(&[])
-    );
+    assert_eq!(first.side_files.to_write(&[]), second.side_files.to_write(&[]));
     assert_eq!(first.fingerprint(), sha256_hex(&first.json));
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(pool.install(|| trained(300)).json, first.json);
 }
 
@@ -66,33 +57,19 @@ fn trained_knows_its_special_tokens_and_size() {
     assert!(tokenizer.encode(" cat", false).unwrap().len() < 4);
     assert!(trained(5000).vocab_size() < 600);
     for vocab_size in [0, 258, (1 << 20) + 1] {
-        let error = Tokenizer::train_bpe(&mut texts(&STORIES), vocab_size, &mut |_| {})
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            format!("vocabulary size {vocab_size} is outside 259..=1048576")
-        );
+        let error = Tokenizer::train_bpe(&mut texts(&STORIES), vocab_size, &mut |_| {}).unwrap_err().to_string();
+        assert_eq!(error, format!("vocabulary size {vocab_size} is outside 259..=1048576"));
     }
-    assert!(matches!(
-        Tokenizer::train_bpe(&mut texts(&[]), 280, &mut |_| {}),
-        Err(DataError::NoText(_))
-    ));
+    assert!(matches!(Tokenizer::train_bpe(&mut texts(&[]), 280, &mut |_| {}), Err(DataError::NoText(_))));
 }
 
 #[test]
 fn training_reports_its_progress() {
     let mut seen = Vec::new();
-    Tokenizer::train_bpe(&mut texts(&STORIES), 262, &mut |progress| {
-        seen.push(progress)
-    })
-    .unwrap();
+    Tokenizer::train_bpe(&mut texts(&STORIES), 262, &mut |progress| seen.push(progress)).unwrap();
     let bytes = STORIES.iter().map(|text| text.len() as u64).sum();
     let merging = (1..=3).map(|done| TrainProgress::Merging { done, total: 3 });
-    let expected: Vec<_> = [TrainProgress::Counting { bytes }]
-        .into_iter()
-        .chain(merging)
-        .collect();
+    let expected: Vec<_> = [TrainProgress::Counting { bytes }].into_iter().chain(merging).collect();
     assert_eq!(seen, expected);
 }
 
@@ -100,54 +77,29 @@ fn training_reports_its_progress() {
 fn saved_and_loaded_is_the_same_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = trained(300);
-    tokenizer
-        .save(&RealFs, &folder.path().join("model"))
-        .unwrap();
+    tokenizer.save(&RealFs, &folder.path().join("model")).unwrap();
     let loaded = Tokenizer::load(&folder.path().join("model")).unwrap();
     assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
-    assert_eq!(
-        (loaded.eos_id(), loaded.pad_id(), loaded.bos_id()),
-        (Some(0), Some(0), None)
-    );
-    assert_eq!(
-        loaded.encode(STORIES[1], true).unwrap(),
-        tokenizer.encode(STORIES[1], true).unwrap()
-    );
+    assert_eq!((loaded.eos_id(), loaded.pad_id(), loaded.bos_id()), (Some(0), Some(0), None));
+    assert_eq!(loaded.encode(STORIES[1], true).unwrap(), tokenizer.encode(STORIES[1], true).unwrap());
     let again = folder.path().join("again");
     loaded.save(&RealFs, &again).unwrap();
     for name in [TOKENIZER_FILE, "tokenizer_config.json"] {
         let bytes = fs::read(again.join(name)).unwrap();
-        assert_eq!(
-            bytes,
-            fs::read(folder.path().join("model").join(name)).unwrap()
-        );
+        assert_eq!(bytes, fs::read(folder.path().join("model").join(name)).unwrap());
     }
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(again.join("tokenizer_config.json")).unwrap()).unwrap();
-    assert!(
-        config["chat_template"]
-            .as_str()
-            .unwrap()
-            .contains("<|im_start|>assistant\n")
-    );
+    assert!(config["chat_template"].as_str().unwrap().contains("<|im_start|>assistant\n"));
     assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
 }
 
 #[test]
 fn byte_lengths_add_up_to_the_text() {
     let tokenizer = trained(300);
-    for text in STORIES
-        .iter()
-        .copied()
-        .chain(["naïve café — 你好 🙂 \u{0} \r\n\t x1234567"])
-    {
+    for text in STORIES.iter().copied().chain(["naïve café — 你好 🙂 \u{0} \r\n\t x1234567"]) {
         let ids = tokenizer.encode(text, false).unwrap();
-        assert_eq!(
-            ids.iter()
-                .map(|id| tokenizer.token_bytes(*id))
-                .sum::<usize>(),
-            text.len()
-        );
+        assert_eq!(ids.iter().map(|id| tokenizer.token_bytes(*id)).sum::<usize>(), text.len());
     }
     assert_eq!(tokenizer.token_bytes(0), 0);
     assert_eq!(tokenizer.token_bytes(u32::MAX), 0);
@@ -156,15 +108,9 @@ fn byte_lengths_add_up_to_the_text() {
 #[test]
 fn two_ways_to_spell_a_token_share_its_id() {
     // After `ab` and `bc`, both `ab`+`c` and `a`+`bc` make `abc`.
-    let words: merges::Words = [
-        ("ab", 90),
-        ("bcx", 80),
-        ("abc", 30),
-        ("xbc", 50),
-        ("qabc", 9),
-    ]
-    .map(|(word, count)| (word.as_bytes().to_vec(), count))
-    .to_vec();
+    let words: merges::Words = [("ab", 90), ("bcx", 80), ("abc", 30), ("xbc", 50), ("qabc", 9)]
+        .map(|(word, count)| (word.as_bytes().to_vec(), count))
+        .to_vec();
     let learned = merges::learn(words, 400, 1, &mut |_| {});
     let mut unique = learned.tokens.clone();
     unique.sort();
@@ -172,21 +118,13 @@ fn two_ways_to_spell_a_token_share_its_id() {
     assert_eq!(unique.len(), learned.tokens.len());
     // Every word ends as a single token: no pair was lost on the way.
     for word in ["ab", "bcx", "abc", "xbc", "qabc"] {
-        assert!(
-            learned
-                .tokens
-                .iter()
-                .any(|token| token.as_ref() == word.as_bytes()),
-            "{word}"
-        );
+        assert!(learned.tokens.iter().any(|token| token.as_ref() == word.as_bytes()), "{word}");
     }
 }
 
 #[test]
 fn tie_break_is_by_the_greater_bytes() {
-    let words: merges::Words = ["ab", "zz", "ba"]
-        .map(|word| (word.as_bytes().to_vec(), 5))
-        .to_vec();
+    let words: merges::Words = ["ab", "zz", "ba"].map(|word| (word.as_bytes().to_vec(), 5)).to_vec();
     let learned = merges::learn(words, 259, 1, &mut |_| {});
     let merged: Vec<&[u8]> = learned.tokens[256..].iter().map(AsRef::as_ref).collect();
     assert_eq!(merged, [b"zz", b"ba", b"ab"]);
@@ -202,40 +140,18 @@ fn characters_are_sorted_and_an_unknown_one_is_named() {
         let ids = tokenizer.encode(text, true).unwrap();
         assert_eq!(ids.len(), text.chars().count());
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
-        assert_eq!(
-            ids.iter()
-                .map(|id| tokenizer.token_bytes(*id))
-                .sum::<usize>(),
-            text.len()
-        );
+        assert_eq!(ids.iter().map(|id| tokenizer.token_bytes(*id)).sum::<usize>(), text.len());
     }
-    assert_eq!(
-        [
-            tokenizer.eos_id(),
-            tokenizer.bos_id(),
-            tokenizer.pad_id(),
-            tokenizer.unk_id()
-        ],
-        [None; 4]
-    );
+    assert_eq!([tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id(), tokenizer.unk_id()], [None; 4]);
     let error = tokenizer.encode("hölle x", false).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "character 'x' (U+0078) at byte 7 is not among the 12 characters of the vocabulary"
-    );
-    assert!(matches!(
-        Tokenizer::characters(&mut texts(&[""])),
-        Err(DataError::NoText(_))
-    ));
+    assert_eq!(error, "character 'x' (U+0078) at byte 7 is not among the 12 characters of the vocabulary");
+    assert!(matches!(Tokenizer::characters(&mut texts(&[""])), Err(DataError::NoText(_))));
 
     let folder = tempfile::tempdir().unwrap();
     tokenizer.save(&RealFs, folder.path()).unwrap();
     let loaded = Tokenizer::load(folder.path()).unwrap();
     assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
-    assert_eq!(
-        loaded.encode("hello", false).unwrap(),
-        tokenizer.encode("hello", false).unwrap()
-    );
+    assert_eq!(loaded.encode("hello", false).unwrap(), tokenizer.encode("hello", false).unwrap());
     assert!(loaded.encode("x", false).is_err());
 }
 
@@ -255,32 +171,19 @@ fn configuration_decides_what_stands_around_a_text() {
         let tokenizer = with_config(&plain, config).unwrap();
         assert_eq!(tokenizer.encode("cat", false).unwrap(), ids);
         let full = tokenizer.encode("cat", true).unwrap();
-        let at = full
-            .windows(ids.len())
-            .position(|part| part == ids)
-            .unwrap();
+        let at = full.windows(ids.len()).position(|part| part == ids).unwrap();
         (full[..at].to_vec(), full[at + ids.len()..].to_vec())
     };
-    let names =
-        r#""bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "special": true}"#;
+    let names = r#""bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "special": true}"#;
     assert_eq!(around(&format!("{{{names}}}")), (vec![], vec![]));
-    assert_eq!(
-        around(&format!("{{{names}, \"add_bos_token\": true}}")),
-        (vec![1], vec![])
-    );
+    assert_eq!(around(&format!("{{{names}, \"add_bos_token\": true}}")), (vec![1], vec![]));
     let both = format!("{{{names}, \"add_bos_token\": true, \"add_eos_token\": true}}");
     assert_eq!(around(&both), (vec![1], vec![2]));
     assert_eq!(around("{\"add_bos_token\": true}"), (vec![], vec![]));
     let tokenizer = with_config(&plain, &format!("{{{names}}}")).unwrap();
-    assert_eq!(
-        (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()),
-        (Some(1), Some(2), None)
-    );
+    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (Some(1), Some(2), None));
     let error = with_config(&plain, "{").unwrap_err().to_string();
-    assert!(
-        error.contains("tokenizer_config.json` is not usable"),
-        "{error}"
-    );
+    assert!(error.contains("tokenizer_config.json` is not usable"), "{error}");
 
     let Some(folder) = shared("tinystories-656k-hf") else {
         return;
@@ -288,10 +191,7 @@ fn configuration_decides_what_stands_around_a_text() {
     let stories = Tokenizer::load(&folder).unwrap();
     let off = r#"{"bos_token": "<|start_story|>", "add_bos_token": false}"#;
     assert_eq!(
-        with_config(&stories, off)
-            .unwrap()
-            .encode("cat", true)
-            .unwrap(),
+        with_config(&stories, off).unwrap().encode("cat", true).unwrap(),
         stories.encode("cat", false).unwrap()
     );
 }
@@ -301,14 +201,9 @@ fn stored_truncation_and_padding_are_not_applied() {
     let json = String::from_utf8(trained(300).json).unwrap();
     let cut = r#""truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}"#;
     let padding = r#""padding": {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"}"#;
-    let json = json
-        .replace("\"truncation\": null", cut)
-        .replace("\"padding\": null", padding);
+    let json = json.replace("\"truncation\": null", cut).replace("\"padding\": null", padding);
     let tokenizer = Tokenizer::from_json(json.into_bytes()).unwrap();
-    assert_eq!(
-        tokenizer.encode(STORIES[0], true).unwrap(),
-        trained(300).encode(STORIES[0], true).unwrap()
-    );
+    assert_eq!(tokenizer.encode(STORIES[0], true).unwrap(), trained(300).encode(STORIES[0], true).unwrap());
 }
 
 #[test]
@@ -317,54 +212,26 @@ fn unusable_files_are_errors() {
     let check = |json: &str, says: &str| {
         fs::write(folder.path().join(TOKENIZER_FILE), json).unwrap();
         let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("tokenizer.json` is not usable: ") && error.contains(says),
-            "{error}"
-        );
+        assert!(error.contains("tokenizer.json` is not usable: ") && error.contains(says), "{error}");
     };
     let good = String::from_utf8(trained(270).json).unwrap();
     check("", "EOF");
     check("{}", "missing field `model`");
     check(&good[..good.len() / 2], "EOF");
-    check(
-        &good.replace("\"dropout\": null", "\"dropout\": 0.1"),
-        "BPE dropout is 0.1",
-    );
-    check(
-        &good.replace("\"a\": 100", "\"a\": 4000000000"),
-        "reach id 4000000000",
-    );
-    check(
-        r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#,
-        "has 0 tokens",
-    );
-    assert!(matches!(
-        Tokenizer::load(&folder.path().join("absent")),
-        Err(DataError::File(_))
-    ));
+    check(&good.replace("\"dropout\": null", "\"dropout\": 0.1"), "BPE dropout is 0.1");
+    check(&good.replace("\"a\": 100", "\"a\": 4000000000"), "reach id 4000000000");
+    check(r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#, "has 0 tokens");
+    assert!(matches!(Tokenizer::load(&folder.path().join("absent")), Err(DataError::File(_))));
 }
 
 #[test]
 fn long_texts_of_one_kind_survive() {
     let tokenizer = trained(300);
-    for piece in [
-        "a",
-        " ",
-        "\n",
-        "🙂",
-        "<|im_start|>",
-        "1",
-        "\u{0}",
-        "'",
-        "a ",
-    ] {
+    for piece in ["a", " ", "\n", "🙂", "<|im_start|>", "1", "\u{0}", "'", "a "] {
         let text = piece.repeat(100_000);
         let start = Instant::now();
         round_trip(&tokenizer, &text);
-        println!(
-            "{piece:?} x 100,000: {:.3} s there and back",
-            start.elapsed().as_secs_f64()
-        );
+        println!("{piece:?} x 100,000: {:.3} s there and back", start.elapsed().as_secs_f64());
     }
 }
 

@@ -62,24 +62,15 @@ impl Tokenizer {
     ) -> Result<Tokenizer, DataError> {
         let least = SPECIAL.len() + 256;
         if !(least..=MAX_VOCAB).contains(&vocab_size) {
-            return Err(DataError::VocabularySize {
-                found: vocab_size,
-                least,
-                most: MAX_VOCAB,
-            });
+            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_VOCAB });
         }
-        let words = count_words(documents, PATTERN, &mut |bytes| {
-            progress(TrainProgress::Counting { bytes })
-        })?;
+        let words = count_words(documents, PATTERN, &mut |bytes| progress(TrainProgress::Counting { bytes }))?;
         if words.is_empty() {
-            return Err(DataError::NoText(
-                "the source a tokenizer is trained on".to_owned(),
-            ));
+            return Err(DataError::NoText("the source a tokenizer is trained on".to_owned()));
         }
         let total = vocab_size - least;
-        let learned = merges::learn(words, 256 + total, 2, &mut |done| {
-            progress(TrainProgress::Merging { done, total })
-        });
+        let learned =
+            merges::learn(words, 256 + total, 2, &mut |done| progress(TrainProgress::Merging { done, total }));
         let config = SideFiles::made(chat_config().into_bytes())?;
         Tokenizer::from_parts(byte_level_json(&learned).into_bytes(), config, &made())
     }
@@ -91,10 +82,8 @@ pub(super) fn count_words(
     pattern: &str,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Words, DataError> {
-    let regex = SysRegex::new(pattern).map_err(|error| DataError::Coding {
-        action: "compile the split pattern",
-        reason: error.to_string(),
-    })?;
+    let regex = SysRegex::new(pattern)
+        .map_err(|error| DataError::Coding { action: "compile the split pattern", reason: error.to_string() })?;
     let mut counts: HashMap<Vec<u8>, u64> = HashMap::new();
     let mut bytes = 0;
     loop {
@@ -102,9 +91,7 @@ pub(super) fn count_words(
         if chunk.is_empty() {
             break;
         }
-        let found = chunk.par_iter().fold(HashMap::new, |counts, text| {
-            count_pieces(&regex, text, counts)
-        });
+        let found = chunk.par_iter().fold(HashMap::new, |counts, text| count_pieces(&regex, text, counts));
         for part in found.collect::<Vec<_>>() {
             for (piece, count) in part {
                 *counts.entry(piece.to_vec()).or_default() += count;
@@ -158,19 +145,9 @@ fn count_pieces<'t>(
 
 fn byte_level_json(learned: &Learned) -> String {
     let alphabet = byte_alphabet();
-    let spell = |bytes: &[u8]| {
-        quoted(
-            &bytes
-                .iter()
-                .map(|byte| alphabet[usize::from(*byte)])
-                .collect::<String>(),
-        )
-    };
-    let tokens: Vec<String> = SPECIAL
-        .iter()
-        .map(|name| quoted(name))
-        .chain(learned.tokens.iter().map(|bytes| spell(bytes)))
-        .collect();
+    let spell = |bytes: &[u8]| quoted(&bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>());
+    let tokens: Vec<String> =
+        SPECIAL.iter().map(|name| quoted(name)).chain(learned.tokens.iter().map(|bytes| spell(bytes))).collect();
     let merges: Vec<[String; 2]> = learned
         .merges
         .iter()
@@ -228,19 +205,10 @@ pub(super) struct Json<'a> {
 /// A `tokenizer.json` written by hand, because its bytes are a fingerprint: no map, whose order could change with a
 /// feature of the JSON library, takes part.
 pub(super) fn render(json: &Json) -> String {
-    let added: Vec<String> = (0..)
-        .zip(json.special)
-        .map(|(id, name)| special_json(id, name))
-        .collect();
-    let vocab: Vec<String> = (0..)
-        .zip(json.tokens)
-        .map(|(id, token): (u32, _)| format!("      {token}: {id}"))
-        .collect();
-    let merges: Vec<String> = json
-        .merges
-        .iter()
-        .map(|[a, b]| format!("      [{a}, {b}]"))
-        .collect();
+    let added: Vec<String> = (0..).zip(json.special).map(|(id, name)| special_json(id, name)).collect();
+    let vocab: Vec<String> =
+        (0..).zip(json.tokens).map(|(id, token): (u32, _)| format!("      {token}: {id}")).collect();
+    let merges: Vec<String> = json.merges.iter().map(|[a, b]| format!("      [{a}, {b}]")).collect();
     format!(
         r#"{{
   "version": "1.0",
@@ -286,11 +254,7 @@ fn special_json(id: u32, name: &str) -> String {
 
 /// Lines of a JSON array between its brackets.
 fn block(lines: &[String], indent: &str) -> String {
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!("\n{}\n{indent}", lines.join(",\n"))
-    }
+    if lines.is_empty() { String::new() } else { format!("\n{}\n{indent}", lines.join(",\n")) }
 }
 
 fn chat_config() -> String {

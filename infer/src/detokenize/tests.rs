@@ -21,8 +21,7 @@ fn real(name: &str) -> Option<Arc<Tokenizer>> {
 }
 
 fn trained() -> Arc<Tokenizer> {
-    let text = "Once upon a time, Lily met a naïve 🦀 crab. 你好, said the crab; 你好! said Lily. "
-        .repeat(20);
+    let text = "Once upon a time, Lily met a naïve 🦀 crab. 你好, said the crab; 你好! said Lily. ".repeat(20);
     let mut documents = std::iter::once(Ok(text));
     Arc::new(Tokenizer::train_bpe(&mut documents, 330, &mut |_| {}).unwrap())
 }
@@ -30,10 +29,8 @@ fn trained() -> Arc<Tokenizer> {
 /// A tokenizer of these tokens, in order of ids; `</s>` is special.
 fn made(decoder: &str, tokens: &[&str]) -> Arc<Tokenizer> {
     let quoted = |text: &&str| serde_json::to_string(text).unwrap();
-    let vocab: Vec<String> = (0..)
-        .zip(tokens)
-        .map(|(id, token): (u32, _)| format!("{}: {id}", quoted(token)))
-        .collect();
+    let vocab: Vec<String> =
+        (0..).zip(tokens).map(|(id, token): (u32, _)| format!("{}: {id}", quoted(token))).collect();
     let end = tokens.len();
     let json = format!(
         r#"{{"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
@@ -68,8 +65,7 @@ const METASPACE: &str = r#"{"type": "Sequence", "decoders": [{"type": "ByteFallb
     {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}]}"#;
 const WORDPIECE: &str = r###"{"type": "WordPiece", "prefix": "##", "cleanup": true}"###;
 const END_OF_WORD: &str = r#"{"type": "BPEDecoder", "suffix": "</w>"}"#;
-const CTC: &str =
-    r#"{"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": true}"#;
+const CTC: &str = r#"{"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": true}"#;
 const BYTE_LEVEL: &str =
     r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}"#;
 
@@ -121,12 +117,7 @@ fn check(tokenizer: &Arc<Tokenizer>, ids: &[u32], skip_special: bool) -> Result<
     let (prompt, rest) = ids.split_at(ids.len() / 3);
     let behind = Detokenizer::after_prompt(Arc::clone(tokenizer), prompt, skip_special).unwrap();
     let after = pieces(behind, rest).concat();
-    prop_assert!(
-        whole.ends_with(&after),
-        "{:?} does not end in {:?}",
-        whole,
-        after
-    );
+    prop_assert!(whole.ends_with(&after), "{:?} does not end in {:?}", whole, after);
     Ok(())
 }
 
@@ -140,9 +131,7 @@ fn property(tokenizer: &Arc<Tokenizer>, chosen: Vec<u32>) {
     ];
     let ids = prop::collection::vec(id, 0..60);
     let mut runner = prop::test_runner::TestRunner::new(ProptestConfig::with_cases(CASES));
-    let outcome = runner.run(&(ids, any::<bool>()), |(ids, skip)| {
-        check(tokenizer, &ids, skip)
-    });
+    let outcome = runner.run(&(ids, any::<bool>()), |(ids, skip)| check(tokenizer, &ids, skip));
     if let Err(error) = outcome {
         panic!("{error}");
     }
@@ -158,11 +147,7 @@ fn property_of_cut_text(tokenizer: &Arc<Tokenizer>) {
         for (text, cut, at_front) in parts {
             let ids = tokenizer.encode(&text, false).unwrap();
             let cut = cut.saturating_sub(1).min(ids.len());
-            let range = if at_front {
-                cut..ids.len()
-            } else {
-                0..ids.len() - cut
-            };
+            let range = if at_front { cut..ids.len() } else { 0..ids.len() - cut };
             all.extend_from_slice(&ids[range]);
         }
         check(tokenizer, &all, skip)
@@ -230,16 +215,7 @@ fn a_character_vocabulary_streams_exactly() {
 
 #[test]
 fn every_kind_of_decoder_streams_exactly() {
-    for decoder in [
-        LLAMA,
-        GEMMA,
-        STRIP_THREE,
-        METASPACE,
-        WORDPIECE,
-        CTC,
-        BYTE_LEVEL,
-        "null",
-    ] {
+    for decoder in [LLAMA, GEMMA, STRIP_THREE, METASPACE, WORDPIECE, CTC, BYTE_LEVEL, "null"] {
         property(&made(decoder, &TOKENS), (0..TOKENS.len() as u32).collect());
     }
 }
@@ -264,10 +240,7 @@ fn end_of_word_markers_stream_exactly() {
 #[track_caller]
 fn check_pieces(decoder: &str, tokens: &[&str], expected: &[&str]) {
     let tokenizer = made(decoder, &TOKENS);
-    let ids: Vec<u32> = tokens
-        .iter()
-        .map(|token| tokenizer.id_of(token).unwrap())
-        .collect();
+    let ids: Vec<u32> = tokens.iter().map(|token| tokenizer.id_of(token).unwrap()).collect();
     assert_eq!(pieces(Detokenizer::new(tokenizer, true), &ids), expected);
 }
 
@@ -279,26 +252,14 @@ fn the_space_before_the_text_is_stripped_once() {
 
 #[test]
 fn a_run_of_byte_tokens_is_held_until_it_ends() {
-    check_pieces(
-        LLAMA,
-        &["a", "<0xE2>", "<0x82>", "<0xAC>", "a"],
-        &["a", "€a", ""],
-    );
+    check_pieces(LLAMA, &["a", "<0xE2>", "<0x82>", "<0xAC>", "a"], &["a", "€a", ""]);
     check_pieces(LLAMA, &["a", "<0xE2>", "<0x82>", "<0xAC>"], &["a", "€"]);
-    check_pieces(
-        LLAMA,
-        &["<0x41>", "<0xE2>", "a"],
-        &["\u{fffd}\u{fffd}a", ""],
-    );
+    check_pieces(LLAMA, &["<0x41>", "<0xE2>", "a"], &["\u{fffd}\u{fffd}a", ""]);
 }
 
 #[test]
 fn a_skipped_special_token_does_not_end_a_run() {
-    check_pieces(
-        LLAMA,
-        &["<0xE2>", "</s>", "<0x82>", "<0xAC>", "a"],
-        &["€a", ""],
-    );
+    check_pieces(LLAMA, &["<0xE2>", "</s>", "<0x82>", "<0xAC>", "a"], &["€a", ""]);
 }
 
 #[test]
@@ -339,24 +300,13 @@ fn a_decoder_that_rewrites_text_is_an_error() {
     let mut detokenizer = Detokenizer::new(tokenizer, true);
     assert_eq!(detokenizer.push(0).unwrap(), Some("ab".to_owned()));
     let error = detokenizer.push(1).unwrap_err();
-    assert!(
-        matches!(error, DetokenizeError::Rewritten { id: 1, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, DetokenizeError::Rewritten { id: 1, .. }), "{error}");
 }
 
 /// The window must not grow with the text, whatever the ids.
 #[test]
 fn the_window_stays_short() {
-    for decoder in [
-        LLAMA,
-        GEMMA,
-        STRIP_THREE,
-        METASPACE,
-        WORDPIECE,
-        BYTE_LEVEL,
-        "null",
-    ] {
+    for decoder in [LLAMA, GEMMA, STRIP_THREE, METASPACE, WORDPIECE, BYTE_LEVEL, "null"] {
         let tokenizer = made(decoder, &TOKENS);
         for token in TOKENS {
             let id = tokenizer.id_of(token).unwrap();
@@ -376,10 +326,7 @@ fn the_window_stays_short() {
 #[test]
 fn a_long_text_of_stray_bytes_keeps_a_short_window() {
     let tokenizer = trained();
-    let stray: Vec<u32> = awkward(&tokenizer)
-        .into_iter()
-        .filter(|id| tokenizer.token_bytes(*id) == 1)
-        .collect();
+    let stray: Vec<u32> = awkward(&tokenizer).into_iter().filter(|id| tokenizer.token_bytes(*id) == 1).collect();
     let ids: Vec<u32> = (0..5000).map(|i| stray[i * 7919 % stray.len()]).collect();
     let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), true);
     let mut text = String::new();

@@ -4,13 +4,7 @@ use serde::Deserialize;
 use super::*;
 
 fn options(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplerOptions {
-    SamplerOptions {
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        seed: 11,
-    }
+    SamplerOptions { temperature, top_k, top_p, min_p, seed: 11 }
 }
 
 fn sampler(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> Sampler {
@@ -47,21 +41,13 @@ fn temperature_half_squares() {
 
 #[test]
 fn top_k_keeps_k() {
-    check(
-        options(1.0, 2, 1.0, 0.0),
-        &FOUR,
-        &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0],
-    );
+    check(options(1.0, 2, 1.0, 0.0), &FOUR, &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0]);
 }
 
 #[test]
 fn top_k_keeps_ties_with_the_kth() {
     let third = 1.0 / 3.0;
-    check(
-        options(1.0, 2, 1.0, 0.0),
-        &[0.3, 0.3, 0.1, 0.3],
-        &[third, third, 0.0, third],
-    );
+    check(options(1.0, 2, 1.0, 0.0), &[0.3, 0.3, 0.1, 0.3], &[third, third, 0.0, third]);
 }
 
 #[test]
@@ -71,16 +57,8 @@ fn top_k_beyond_the_vocabulary_keeps_all() {
 
 #[test]
 fn top_p_keeps_what_reaches_p() {
-    check(
-        options(1.0, 0, 0.65, 0.0),
-        &FOUR,
-        &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0],
-    );
-    check(
-        options(1.0, 0, 0.75, 0.0),
-        &FOUR,
-        &[0.0, 4.0 / 9.0, 3.0 / 9.0, 2.0 / 9.0],
-    );
+    check(options(1.0, 0, 0.65, 0.0), &FOUR, &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0]);
+    check(options(1.0, 0, 0.75, 0.0), &FOUR, &[0.0, 4.0 / 9.0, 3.0 / 9.0, 2.0 / 9.0]);
 }
 
 #[test]
@@ -95,26 +73,14 @@ fn top_p_prefers_lower_ids_among_equals() {
 
 #[test]
 fn min_p_is_relative_to_the_largest() {
-    check(
-        options(1.0, 0, 1.0, 0.6),
-        &FOUR,
-        &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0],
-    );
-    check(
-        options(1.0, 0, 1.0, 1.0),
-        &[0.4, 0.2, 0.4],
-        &[0.5, 0.0, 0.5],
-    );
+    check(options(1.0, 0, 1.0, 0.6), &FOUR, &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0]);
+    check(options(1.0, 0, 1.0, 1.0), &[0.4, 0.2, 0.4], &[0.5, 0.0, 0.5]);
 }
 
 #[test]
 fn filters_apply_in_order() {
     // Top-k leaves 0.4 0.3 0.2 of 0.9; of that 0.75 is 0.675, reached by 0.4 + 0.3; before top-k it was not.
-    check(
-        options(1.0, 3, 0.75, 0.0),
-        &FOUR,
-        &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0],
-    );
+    check(options(1.0, 3, 0.75, 0.0), &FOUR, &[0.0, 4.0 / 7.0, 3.0 / 7.0, 0.0]);
     check(options(1.0, 3, 0.75, 0.8), &FOUR, &[0.0, 1.0, 0.0, 0.0]);
 }
 
@@ -125,10 +91,7 @@ fn greedy_takes_the_lowest_of_equals() {
     assert_eq!(found.id, 1);
     let expected = -(2.0f32 + (-2.0f32).exp()).ln();
     assert!((found.log_prob - expected).abs() < 1e-6);
-    assert_eq!(
-        greedy.probabilities(&[1.0, 3.0, 3.0]).unwrap(),
-        [0.0, 1.0, 0.0]
-    );
+    assert_eq!(greedy.probabilities(&[1.0, 3.0, 3.0]).unwrap(), [0.0, 1.0, 0.0]);
 }
 
 #[test]
@@ -146,30 +109,12 @@ fn check_refused(options: SamplerOptions, message: &str) {
 
 #[test]
 fn options_out_of_range_are_named() {
-    check_refused(
-        options(2.5, 0, 1.0, 0.0),
-        "temperature is 2.5, expected a number from 0 to 2",
-    );
-    check_refused(
-        options(f32::NAN, 0, 1.0, 0.0),
-        "temperature is NaN, expected a number from 0 to 2",
-    );
-    check_refused(
-        options(1.0, 0, 0.0, 0.0),
-        "top_p is 0, expected a number above 0 and at most 1",
-    );
-    check_refused(
-        options(1.0, 0, f32::NAN, 0.0),
-        "top_p is NaN, expected a number above 0 and at most 1",
-    );
-    check_refused(
-        options(1.0, 0, 1.0, -0.1),
-        "min_p is -0.1, expected a number from 0 to 1",
-    );
-    check_refused(
-        options(1.0, 0, 1.0, f32::INFINITY),
-        "min_p is inf, expected a number from 0 to 1",
-    );
+    check_refused(options(2.5, 0, 1.0, 0.0), "temperature is 2.5, expected a number from 0 to 2");
+    check_refused(options(f32::NAN, 0, 1.0, 0.0), "temperature is NaN, expected a number from 0 to 2");
+    check_refused(options(1.0, 0, 0.0, 0.0), "top_p is 0, expected a number above 0 and at most 1");
+    check_refused(options(1.0, 0, f32::NAN, 0.0), "top_p is NaN, expected a number above 0 and at most 1");
+    check_refused(options(1.0, 0, 1.0, -0.1), "min_p is -0.1, expected a number from 0 to 1");
+    check_refused(options(1.0, 0, 1.0, f32::INFINITY), "min_p is inf, expected a number from 0 to 1");
 }
 
 #[test]
@@ -178,35 +123,17 @@ fn unusable_logits_are_refused_and_not_counted() {
     let mut twin = sampler.clone();
     let (nan, infinite) = (f32::NAN, f32::INFINITY);
     assert_eq!(sampler.sample(&[]), Err(SamplerError::Empty));
-    assert!(matches!(
-        sampler.sample(&[0.0, nan]),
-        Err(SamplerError::NotFinite { id: 1, .. })
-    ));
-    assert_eq!(
-        sampler.sample(&[infinite, 0.0]),
-        Err(SamplerError::NotFinite {
-            id: 0,
-            value: infinite
-        })
-    );
-    assert_eq!(
-        sampler.sample(&[-infinite; 3]),
-        Err(SamplerError::AllMasked { vocab_size: 3 })
-    );
+    assert!(matches!(sampler.sample(&[0.0, nan]), Err(SamplerError::NotFinite { id: 1, .. })));
+    assert_eq!(sampler.sample(&[infinite, 0.0]), Err(SamplerError::NotFinite { id: 0, value: infinite }));
+    assert_eq!(sampler.sample(&[-infinite; 3]), Err(SamplerError::AllMasked { vocab_size: 3 }));
     assert_eq!(sampler.sample(&[0.0; 64]), twin.sample(&[0.0; 64]));
 }
 
 #[test]
 fn draws_follow_the_seed() {
     let draws = |seed| {
-        let mut sampler = Sampler::new(SamplerOptions {
-            seed,
-            ..options(1.0, 0, 1.0, 0.0)
-        })
-        .unwrap();
-        (0..32)
-            .map(|_| sampler.sample(&[0.0; 50]).unwrap().id)
-            .collect::<Vec<_>>()
+        let mut sampler = Sampler::new(SamplerOptions { seed, ..options(1.0, 0, 1.0, 0.0) }).unwrap();
+        (0..32).map(|_| sampler.sample(&[0.0; 50]).unwrap().id).collect::<Vec<_>>()
     };
     assert_eq!(draws(5), draws(5));
     assert_ne!(draws(5), draws(6));
@@ -257,11 +184,7 @@ fn buffers_are_reused() {
     sampler.sample(&logits).unwrap();
     let spaces = |sampler: &Sampler| {
         let buffers = &sampler.buffers;
-        (
-            buffers.logits.as_ptr(),
-            buffers.kept.as_ptr(),
-            buffers.ranked.as_ptr(),
-        )
+        (buffers.logits.as_ptr(), buffers.kept.as_ptr(), buffers.ranked.as_ptr())
     };
     let before = spaces(&sampler);
     for _ in 0..50 {
@@ -301,28 +224,19 @@ struct Case {
 
 #[test]
 fn filters_equal_those_of_transformers() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../tests/fixtures/sampler/expected.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/sampler/expected.json");
     let fixture: Fixture = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert!(fixture.cases.len() > 90);
     for (index, case) in fixture.cases.iter().enumerate() {
         let logits = &fixture.logits[&case.logits];
         let temperature = case.temperature.unwrap_or(1.0);
-        let sampler = sampler(
-            temperature,
-            case.top_k.unwrap_or(0),
-            case.top_p.unwrap_or(1.0),
-            case.min_p.unwrap_or(0.0),
-        );
+        let sampler =
+            sampler(temperature, case.top_k.unwrap_or(0), case.top_p.unwrap_or(1.0), case.min_p.unwrap_or(0.0));
         let found = sampler.probabilities(logits).unwrap();
         let kept = found.iter().filter(|p| **p > 0.0).count();
         assert_eq!(kept, case.kept, "case {index}");
         // The recorded logits were rounded to f32 after the division by the temperature.
-        let largest = logits
-            .iter()
-            .fold(0.0f32, |most, logit| most.max(logit.abs()));
+        let largest = logits.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
         let tolerance = 1e-6 + largest / temperature * f32::EPSILON;
         for (id, (found, expected)) in found.iter().zip(&case.probabilities).enumerate() {
             let near = (found - expected).abs() <= 1e-9 + tolerance * expected;
@@ -333,22 +247,14 @@ fn filters_equal_those_of_transformers() {
 
 /// The chain by a full sort, as its definition says it.
 fn by_sorting(options: &SamplerOptions, logits: &[f32]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..logits.len() as u32)
-        .filter(|id| logits[*id as usize].is_finite())
-        .collect();
-    order.sort_by(|a, b| {
-        logits[*b as usize]
-            .total_cmp(&logits[*a as usize])
-            .then(a.cmp(b))
-    });
+    let mut order: Vec<u32> = (0..logits.len() as u32).filter(|id| logits[*id as usize].is_finite()).collect();
+    order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
     if options.top_k > 0 && options.top_k < order.len() {
         let kth = logits[order[options.top_k - 1] as usize];
         order.retain(|id| logits[*id as usize] >= kth);
     }
     let largest = f64::from(logits[order[0] as usize]);
-    let weight = |id: u32| {
-        ((f64::from(logits[id as usize]) - largest) / f64::from(options.temperature)).exp()
-    };
+    let weight = |id: u32| ((f64::from(logits[id as usize]) - largest) / f64::from(options.temperature)).exp();
     let total: f64 = order.iter().map(|id| weight(*id)).sum();
     let mut above = 0.0;
     order.retain(|id| {
@@ -392,19 +298,11 @@ fn logits_with_faults() -> impl Strategy<Value = Vec<f32>> {
 }
 
 fn any_options() -> impl Strategy<Value = SamplerOptions> {
-    let fraction =
-        || prop_oneof![8 => 0.0f32..=1.0, 1 => Just(0.0), 1 => Just(1.0), 1 => any::<f32>()];
-    let temperature =
-        prop_oneof![8 => 0.0f32..=2.0, 1 => Just(0.0), 1 => Just(1e-45), 1 => any::<f32>()];
+    let fraction = || prop_oneof![8 => 0.0f32..=1.0, 1 => Just(0.0), 1 => Just(1.0), 1 => any::<f32>()];
+    let temperature = prop_oneof![8 => 0.0f32..=2.0, 1 => Just(0.0), 1 => Just(1e-45), 1 => any::<f32>()];
     let top_k = prop_oneof![Just(0usize), 1usize..90, Just(usize::MAX)];
     (temperature, top_k, fraction(), fraction(), any::<u64>()).prop_map(
-        |(temperature, top_k, top_p, min_p, seed)| SamplerOptions {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            seed,
-        },
+        |(temperature, top_k, top_p, min_p, seed)| SamplerOptions { temperature, top_k, top_p, min_p, seed },
     )
 }
 

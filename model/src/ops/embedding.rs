@@ -16,10 +16,7 @@ use super::LlmOps;
 
 /// table_vc, ids_n -> rows_nc. Ids must be below v: the caller checks tokens before they reach the device.
 pub fn embedding(table_vc: Tensor<2>, ids_n: Tensor<1, Int>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as LlmOps>::embedding(
-        table_vc.into_dispatch(),
-        ids_n.into_dispatch(),
-    ))
+    Tensor::from_dispatch(<Dispatch as LlmOps>::embedding(table_vc.into_dispatch(), ids_n.into_dispatch()))
 }
 
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(

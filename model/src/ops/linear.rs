@@ -65,6 +65,8 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
             let y = <B as LlmOps>::linear(x.clone(), w.clone(), weight_tracked);
             prep.finish((weight_tracked.then_some(x), w), y)
         }
-        OpsKind::UnTracked(prep) => prep.finish(<B as LlmOps>::linear(x.into_primitive(), w.into_primitive(), false)),
+        OpsKind::UnTracked(prep) => {
+            prep.finish(<B as LlmOps>::linear(x.into_primitive(), w.into_primitive(), false))
+        }
     }
 }

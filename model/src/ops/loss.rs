@@ -95,15 +95,10 @@ pub(super) fn with_gradients<B: Backend>(
         let hidden = rows::<B>(hidden.clone(), from, to);
         let target = column::<B>(targets.clone(), from, to);
         let weight = B::float_reshape(vector::<B>(weights.clone(), from, to), Shape::new([to - from, 1]));
-        let (nll, probabilities) =
-            chunk_nll::<B>(logits::<B>(hidden.clone(), head.clone()), target.clone());
+        let (nll, probabilities) = chunk_nll::<B>(logits::<B>(hidden.clone(), head.clone()), target.clone());
         nlls.push(nll);
-        let minus_one = B::float_full(
-            Shape::new([to - from, 1]),
-            (-1.0f32).into(),
-            &device,
-            burn::tensor::FloatDType::F32,
-        );
+        let minus_one =
+            B::float_full(Shape::new([to - from, 1]), (-1.0f32).into(), &device, burn::tensor::FloatDType::F32);
         let dlogits = B::float_scatter(1, probabilities, target, minus_one, IndexingUpdateOp::Add);
         let dlogits = cast::<B>(B::float_mul(dlogits, weight), dtype);
         dhiddens.push(B::float_matmul(dlogits.clone(), head.clone()));
@@ -123,10 +118,7 @@ pub(super) fn with_gradients<B: Backend>(
 }
 
 /// logits_nv in f32, targets_n1 -> (nll_n1, softmax_nv).
-fn chunk_nll<B: Backend>(
-    logits: FloatTensor<B>,
-    targets: IntTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+fn chunk_nll<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
     let max = B::float_max_dim(logits.clone(), 1);
     let shifted = B::float_sub(logits, max);
     let target = B::float_gather(1, shifted.clone(), targets);
@@ -204,8 +196,6 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
                 B::cross_entropy_with_gradients(hidden, head, targets, weights, head_tracked, chunk);
             prep.finish((dhidden, dhead), loss)
         }
-        OpsKind::UnTracked(prep) => {
-            prep.finish(B::cross_entropy(hidden, head, targets, weights, false, chunk))
-        }
+        OpsKind::UnTracked(prep) => prep.finish(B::cross_entropy(hidden, head, targets, weights, false, chunk)),
     }
 }

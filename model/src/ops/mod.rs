@@ -18,7 +18,9 @@ mod sums;
 mod swiglu;
 
 use burn::backend::{
-    Autodiff, Backend, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
+    Autodiff, Backend, Flex,
+    autodiff::checkpoint::strategy::CheckpointStrategy,
+    backend_extension,
     tensor::{BoolTensor, FloatTensor, IntTensor},
 };
 

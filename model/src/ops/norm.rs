@@ -18,11 +18,7 @@ use super::{LlmOps, assert_same_dtype, cast, to_f32};
 /// in the dtype of `x`, as transformers does. Both operands must have one dtype.
 pub fn rms_norm(x_nc: Tensor<2>, gain_c: Tensor<1>, eps: f32) -> Tensor<2> {
     assert_same_dtype("rms_norm", x_nc.dtype(), gain_c.dtype());
-    Tensor::from_dispatch(<Dispatch as LlmOps>::rms_norm(
-        x_nc.into_dispatch(),
-        gain_c.into_dispatch(),
-        eps,
-    ))
+    Tensor::from_dispatch(<Dispatch as LlmOps>::rms_norm(x_nc.into_dispatch(), gain_c.into_dispatch(), eps))
 }
 
 pub(super) fn forward<B: Backend>(x: FloatTensor<B>, gain: FloatTensor<B>, eps: f32) -> FloatTensor<B> {

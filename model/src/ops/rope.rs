@@ -27,11 +27,7 @@ pub fn rope(x_bhtd: Tensor<4>, cos_btk: Tensor<3>, sin_btk: Tensor<3>) -> Tensor
     ))
 }
 
-pub(super) fn forward<B: Backend>(
-    x: FloatTensor<B>,
-    cos: FloatTensor<B>,
-    sin: FloatTensor<B>,
-) -> FloatTensor<B> {
+pub(super) fn forward<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>) -> FloatTensor<B> {
     let [b, h, t, d] = x.shape().dims();
     let half = d / 2;
     let part = |from: usize, to: usize| {
@@ -40,10 +36,8 @@ pub(super) fn forward<B: Backend>(
     };
     let (left, right) = (part(0, half), part(half, d));
     let (cos, sin) = (per_head::<B>(cos), per_head::<B>(sin));
-    let rotated_left = B::float_sub(
-        B::float_mul(left.clone(), cos.clone()),
-        B::float_mul(right.clone(), sin.clone()),
-    );
+    let rotated_left =
+        B::float_sub(B::float_mul(left.clone(), cos.clone()), B::float_mul(right.clone(), sin.clone()));
     let rotated_right = B::float_add(B::float_mul(right, cos), B::float_mul(left, sin));
     B::float_cat(vec![rotated_left, rotated_right], 3)
 }

@@ -35,8 +35,7 @@ pub(super) fn backward<B: Backend>(
     let silu = B::float_mul(gate.clone(), sigmoid.clone());
     let dup = B::float_mul(dy.clone(), silu.clone());
     // s (1 + gate (1 - s)) = s + silu - silu s
-    let slope =
-        B::float_add(sigmoid.clone(), B::float_sub(silu.clone(), B::float_mul(silu, sigmoid)));
+    let slope = B::float_add(sigmoid.clone(), B::float_sub(silu.clone(), B::float_mul(silu, sigmoid)));
     let dgate = B::float_mul(B::float_mul(dy, up), slope);
     (dgate, dup)
 }

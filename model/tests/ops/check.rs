@@ -67,12 +67,7 @@ pub(crate) fn check(op: &Op<'_>, device: &Device) {
     let all = vec![Tracking::Tracked; inputs.len()];
     let ours = outcome(op.run, &inputs, &all, &cotangent, DType::F32, device);
     let composed = outcome(op.composed, &inputs, &all, &cotangent, DType::F32, device);
-    assert_same(
-        &ours.value,
-        &plain,
-        &format!("{}: tracked forward", op.name),
-        device,
-    );
+    assert_same(&ours.value, &plain, &format!("{}: tracked forward", op.name), device);
     let forward = relative(&plain, &composed.value);
     let (mut backward, mut differences) = (0.0f32, 0.0f64);
     for (i, (ours, composed)) in ours.gradients.iter().zip(&composed.gradients).enumerate() {
@@ -84,32 +79,14 @@ pub(crate) fn check(op: &Op<'_>, device: &Device) {
         "{:44} forward {forward:.1e}, backward {backward:.1e}, finite differences {differences:.1e}",
         op.name
     );
-    assert!(
-        forward < COMPOSED_TOLERANCE,
-        "{}: forward is off by {forward}",
-        op.name
-    );
-    assert!(
-        backward < COMPOSED_TOLERANCE,
-        "{}: backward is off by {backward}",
-        op.name
-    );
-    assert!(
-        differences < DIFFERENCE_TOLERANCE,
-        "{}: differences are off by {differences}",
-        op.name
-    );
+    assert!(forward < COMPOSED_TOLERANCE, "{}: forward is off by {forward}", op.name);
+    assert!(backward < COMPOSED_TOLERANCE, "{}: backward is off by {backward}", op.name);
+    assert!(differences < DIFFERENCE_TOLERANCE, "{}: differences are off by {differences}", op.name);
     check_frozen(op, &inputs, &cotangent, &ours, device);
 }
 
 /// Each operand alone tracked gets the gradient it gets among tracked ones, and the others get none.
-fn check_frozen(
-    op: &Op<'_>,
-    inputs: &[Vec<f32>],
-    cotangent: &[f32],
-    full: &Outcome,
-    device: &Device,
-) {
+fn check_frozen(op: &Op<'_>, inputs: &[Vec<f32>], cotangent: &[f32], full: &Outcome, device: &Device) {
     if inputs.len() < 2 {
         return;
     }
@@ -138,16 +115,11 @@ pub(crate) fn check_bf16(op: &Op<'_>, output: DType, device: &Device) {
         return;
     }
     let mut inputs = random_inputs(op);
-    inputs
-        .iter_mut()
-        .flatten()
-        .for_each(|x| *x = bf16::from_f32(*x).to_f32());
+    inputs.iter_mut().flatten().for_each(|x| *x = bf16::from_f32(*x).to_f32());
     let result = (op.run)(&tensors(&inputs, DType::BF16, device));
     assert_eq!(result.dtype(), output, "{}: dtype of the result", op.name);
     let mut cotangent = normals(&format!("{} cotangent", op.name), result.dims()[0]);
-    cotangent
-        .iter_mut()
-        .for_each(|x| *x = bf16::from_f32(*x).to_f32());
+    cotangent.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
     let all = vec![Tracking::Tracked; inputs.len()];
     let exact = outcome(op.run, &inputs, &all, &cotangent, DType::F32, device);
     let half = outcome(op.run, &inputs, &all, &cotangent, DType::BF16, device);
@@ -155,26 +127,10 @@ pub(crate) fn check_bf16(op: &Op<'_>, output: DType, device: &Device) {
     let pairs = half.gradients.iter().zip(&exact.gradients);
     let errors = pairs.map(|(a, b)| relative(a.as_ref().unwrap(), b.as_ref().unwrap()));
     let backward = errors.fold(0.0, f32::max);
-    println!(
-        "{:44} bf16 forward {forward:.1e}, backward {backward:.1e}",
-        op.name
-    );
-    assert!(
-        forward < BF16_TOLERANCE,
-        "{}: bf16 forward is off by {forward}",
-        op.name
-    );
-    assert!(
-        backward < BF16_TOLERANCE,
-        "{}: bf16 backward is off by {backward}",
-        op.name
-    );
-    assert!(
-        half.dtypes.iter().all(|d| *d == DType::BF16),
-        "{}: {:?}",
-        op.name,
-        half.dtypes
-    );
+    println!("{:44} bf16 forward {forward:.1e}, backward {backward:.1e}", op.name);
+    assert!(forward < BF16_TOLERANCE, "{}: bf16 forward is off by {forward}", op.name);
+    assert!(backward < BF16_TOLERANCE, "{}: bf16 backward is off by {backward}", op.name);
+    assert!(half.dtypes.iter().all(|d| *d == DType::BF16), "{}: {:?}", op.name, half.dtypes);
 }
 
 /// Value and gradients of `sum(f(inputs) * cotangent)`.
@@ -201,11 +157,7 @@ fn outcome(
     let grads = (y.cast(DType::F32) * weights).sum().backward();
     let gradients: Vec<_> = leaves.iter().map(|leaf| leaf.grad(&grads)).collect();
     let dtypes = gradients.iter().flatten().map(|g| g.dtype()).collect();
-    Outcome {
-        value,
-        gradients: gradients.into_iter().map(|g| g.map(values)).collect(),
-        dtypes,
-    }
+    Outcome { value, gradients: gradients.into_iter().map(|g| g.map(values)).collect(), dtypes }
 }
 
 /// Largest error of operand `i`'s gradient against central differences, relative to the largest entry.
@@ -225,10 +177,7 @@ fn difference_error(
         moved[i][spot] = x;
         let y = values((op.run)(&tensors(&moved, DType::F32, device)));
         moved[i][spot] = inputs[i][spot];
-        y.iter()
-            .zip(cotangent)
-            .map(|(&y, &c)| f64::from(y) * f64::from(c))
-            .sum::<f64>()
+        y.iter().zip(cotangent).map(|(&y, &c)| f64::from(y) * f64::from(c)).sum::<f64>()
     };
     let scale = f64::from(largest(gradient).max(1.0));
     let errors = spots.into_iter().take(SPOTS).map(|spot| {
@@ -263,26 +212,15 @@ pub(crate) fn tensor(values: &[f32], dtype: DType, device: &Device) -> Tensor<1>
 
 /// The values in f32, in order.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .cast(DType::F32)
-        .into_data()
-        .try_to_vec::<f32>()
-        .unwrap()
+    tensor.cast(DType::F32).into_data().try_to_vec::<f32>().unwrap()
 }
 
 /// Largest difference, relative to the largest entry of `b` or 1.
 pub(crate) fn relative(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     // A plain maximum would pass over NaN.
-    assert!(
-        a.iter().chain(b).all(|x| x.is_finite()),
-        "a value is not finite"
-    );
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
-        / largest(b).max(1.0)
+    assert!(a.iter().chain(b).all(|x| x.is_finite()), "a value is not finite");
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest(b).max(1.0)
 }
 
 fn largest(x: &[f32]) -> f32 {
@@ -293,29 +231,15 @@ fn largest(x: &[f32]) -> f32 {
 /// kernels.
 pub(crate) fn assert_same(a: &[f32], b: &[f32], what: &str, device: &Device) {
     let difference = relative(a, b);
-    let allowed = if *device == Device::flex() {
-        0.0
-    } else {
-        COMPOSED_TOLERANCE
-    };
-    assert!(
-        difference <= allowed,
-        "{what}: two runs differ by {difference}"
-    );
+    let allowed = if *device == Device::flex() { 0.0 } else { COMPOSED_TOLERANCE };
+    assert!(difference <= allowed, "{what}: two runs differ by {difference}");
 }
 
 /// Requires `found` to be `expected` to a few ulps, relative to the larger of 1 and the value: WGSL allows
 /// its logarithm an error of 2^-21.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f32]) {
-    assert_eq!(
-        found.len(),
-        expected.len(),
-        "{found:?} against {expected:?}"
-    );
+    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
     let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 2e-6 * b.abs().max(1.0);
-    assert!(
-        found.iter().zip(expected).all(close),
-        "{found:?} against {expected:?}"
-    );
+    assert!(found.iter().zip(expected).all(close), "{found:?} against {expected:?}");
 }

@@ -11,71 +11,30 @@ fn ones<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
 
 #[track_caller]
 fn refuses(expected: &str, call: impl FnOnce()) {
-    let panic =
-        catch_unwind(AssertUnwindSafe(call)).expect_err("operands of two dtypes went through");
-    let text = panic
-        .downcast_ref::<String>()
-        .expect("a panic with a formatted message");
-    assert_eq!(
-        text,
-        &format!("{expected}: operands of different dtypes (F32 and BF16)")
-    );
+    let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("operands of two dtypes went through");
+    let text = panic.downcast_ref::<String>().expect("a panic with a formatted message");
+    assert_eq!(text, &format!("{expected}: operands of different dtypes (F32 and BF16)"));
 }
 
 #[test]
 fn two_dtypes_are_refused() {
     let (full, half) = (DType::F32, DType::BF16);
-    refuses("linear", || {
-        drop(ops::linear(ones([2, 3], full), ones([4, 3], half), None))
-    });
+    refuses("linear", || drop(ops::linear(ones([2, 3], full), ones([4, 3], half), None)));
     refuses("linear bias", || {
-        drop(ops::linear(
-            ones([2, 3], full),
-            ones([4, 3], full),
-            Some(ones([4], half)),
-        ));
+        drop(ops::linear(ones([2, 3], full), ones([4, 3], full), Some(ones([4], half))));
     });
-    refuses("rms_norm", || {
-        drop(ops::rms_norm(ones([2, 3], full), ones([3], half), 1e-5))
-    });
-    refuses("swiglu", || {
-        drop(ops::swiglu(ones([2, 3], full), ones([2, 3], half)))
-    });
-    refuses("rope", || {
-        drop(ops::rope(
-            ones([1, 1, 2, 4], full),
-            ones([1, 2, 2], half),
-            ones([1, 2, 2], half),
-        ))
-    });
-    refuses("rope", || {
-        drop(ops::rope(
-            ones([1, 1, 2, 4], full),
-            ones([1, 2, 2], full),
-            ones([1, 2, 2], half),
-        ))
-    });
+    refuses("rms_norm", || drop(ops::rms_norm(ones([2, 3], full), ones([3], half), 1e-5)));
+    refuses("swiglu", || drop(ops::swiglu(ones([2, 3], full), ones([2, 3], half))));
+    refuses("rope", || drop(ops::rope(ones([1, 1, 2, 4], full), ones([1, 2, 2], half), ones([1, 2, 2], half))));
+    refuses("rope", || drop(ops::rope(ones([1, 1, 2, 4], full), ones([1, 2, 2], full), ones([1, 2, 2], half))));
     let mask = AttentionMask::new(0, 2, None, None, &Device::flex());
     for (k, v) in [(half, half), (full, half)] {
         let at = |dtype| ones([1, 1, 2, 4], dtype);
-        refuses("attention", || {
-            drop(ops::attention(at(full), at(k), at(v), &mask, 1.0))
-        });
+        refuses("attention", || drop(ops::attention(at(full), at(k), at(v), &mask, 1.0)));
     }
     let targets = || Tensor::<1, Int>::from_data(TensorData::new(vec![0, 1], [2]), &Device::flex());
     refuses("cross_entropy", || {
-        drop(ops::cross_entropy(
-            ones([2, 3], full),
-            ones([4, 3], half),
-            targets(),
-            ones([2], full),
-        ));
+        drop(ops::cross_entropy(ones([2, 3], full), ones([4, 3], half), targets(), ones([2], full)));
     });
-    refuses("token_nll", || {
-        drop(ops::token_nll(
-            ones([2, 3], full),
-            ones([4, 3], half),
-            targets(),
-        ))
-    });
+    refuses("token_nll", || drop(ops::token_nll(ones([2, 3], full), ones([4, 3], half), targets())));
 }

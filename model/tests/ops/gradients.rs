@@ -9,14 +9,7 @@ use crate::check::{Op, check, check_bf16, devices, tensor};
 #[test]
 fn linear() {
     for device in devices() {
-        for (n, i, o) in [
-            (1, 1, 1),
-            (1, 3, 5),
-            (3, 1, 7),
-            (5, 7, 1),
-            (17, 33, 5),
-            (33, 17, 65),
-        ] {
+        for (n, i, o) in [(1, 1, 1), (1, 3, 5), (3, 1, 7), (5, 7, 1), (17, 33, 5), (33, 17, 65)] {
             let run = |x: &[Tensor<1>]| {
                 let (input, weight) = (x[0].clone().reshape([n, i]), x[1].clone().reshape([o, i]));
                 ops::linear(input, weight, x.get(2).cloned()).reshape([n * o])
@@ -30,18 +23,9 @@ fn linear() {
                 }
             };
             for lengths in [vec![n * i, o * i], vec![n * i, o * i, o]] {
-                let bias = if lengths.len() == 3 {
-                    "bias"
-                } else {
-                    "no bias"
-                };
+                let bias = if lengths.len() == 3 { "bias" } else { "no bias" };
                 let name = format!("linear n {n} i {i} o {o}, {bias}");
-                let op = Op {
-                    name,
-                    lengths,
-                    run: &run,
-                    composed: &composed,
-                };
+                let op = Op { name, lengths, run: &run, composed: &composed };
                 check(&op, &device);
                 check_bf16(&op, DType::BF16, &device);
             }
@@ -63,12 +47,7 @@ fn rms_norm() {
                     (input / (mean + eps).sqrt() * x[1].clone().unsqueeze::<2>()).reshape([n * c])
                 };
                 let name = format!("rms_norm n {n} c {c} eps {eps}");
-                let op = Op {
-                    name,
-                    lengths: vec![n * c, c],
-                    run: &run,
-                    composed: &composed,
-                };
+                let op = Op { name, lengths: vec![n * c, c], run: &run, composed: &composed };
                 check(&op, &device);
                 check_bf16(&op, DType::BF16, &device);
             }
@@ -80,8 +59,7 @@ fn rms_norm() {
 fn swiglu() {
     for device in devices() {
         for (n, f) in [(1, 1), (1, 5), (3, 7), (17, 33), (33, 17)] {
-            let shaped =
-                |x: &[Tensor<1>]| (x[0].clone().reshape([n, f]), x[1].clone().reshape([n, f]));
+            let shaped = |x: &[Tensor<1>]| (x[0].clone().reshape([n, f]), x[1].clone().reshape([n, f]));
             let run = |x: &[Tensor<1>]| {
                 let (gate, up) = shaped(x);
                 ops::swiglu(gate, up).reshape([n * f])
@@ -91,12 +69,7 @@ fn swiglu() {
                 (silu(gate) * up).reshape([n * f])
             };
             let name = format!("swiglu n {n} f {f}");
-            let op = Op {
-                name,
-                lengths: vec![n * f, n * f],
-                run: &run,
-                composed: &composed,
-            };
+            let op = Op { name, lengths: vec![n * f, n * f], run: &run, composed: &composed };
             check(&op, &device);
             check_bf16(&op, DType::BF16, &device);
         }
@@ -115,35 +88,21 @@ fn rope() {
         ] {
             let n = b * h * t * d;
             let run = |x: &[Tensor<1>]| {
-                let (cos, sin) =
-                    angles(if shared { 1 } else { b }, t, d / 2, x[0].dtype(), &device);
+                let (cos, sin) = angles(if shared { 1 } else { b }, t, d / 2, x[0].dtype(), &device);
                 ops::rope(x[0].clone().reshape([b, h, t, d]), cos, sin).reshape([n])
             };
             // transformers' form: x * [cos, cos] + [-right, left] * [sin, sin].
             let composed = |x: &[Tensor<1>]| {
-                let (cos, sin) =
-                    angles(if shared { 1 } else { b }, t, d / 2, x[0].dtype(), &device);
+                let (cos, sin) = angles(if shared { 1 } else { b }, t, d / 2, x[0].dtype(), &device);
                 let twice = |a: Tensor<3>| Tensor::cat(vec![a.clone(), a], 2).unsqueeze_dim::<4>(1);
                 let x = x[0].clone().reshape([b, h, t, d]);
-                let (left, right) = (
-                    x.clone().slice_dim(3, 0..d / 2),
-                    x.clone().slice_dim(3, d / 2..d),
-                );
+                let (left, right) = (x.clone().slice_dim(3, 0..d / 2), x.clone().slice_dim(3, d / 2..d));
                 let turned = Tensor::cat(vec![-right, left], 3);
                 (x * twice(cos) + turned * twice(sin)).reshape([n])
             };
-            let angles = if shared {
-                "angles shared"
-            } else {
-                "angles per row"
-            };
+            let angles = if shared { "angles shared" } else { "angles per row" };
             let name = format!("rope b {b} h {h} t {t} d {d}, {angles}");
-            let op = Op {
-                name,
-                lengths: vec![n],
-                run: &run,
-                composed: &composed,
-            };
+            let op = Op { name, lengths: vec![n], run: &run, composed: &composed };
             check(&op, &device);
             check_bf16(&op, DType::BF16, &device);
         }
@@ -151,9 +110,7 @@ fn rope() {
 }
 
 fn angles(b: usize, t: usize, k: usize, dtype: DType, device: &Device) -> (Tensor<3>, Tensor<3>) {
-    let angle: Vec<f32> = (0..b * t * k)
-        .map(|i| (i as f32 * 0.7).sin() * 3.0)
-        .collect();
+    let angle: Vec<f32> = (0..b * t * k).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
     let angle = tensor(&angle, DType::F32, device).reshape([b, t, k]);
     (angle.clone().cos().cast(dtype), angle.sin().cast(dtype))
 }
@@ -169,18 +126,14 @@ fn embedding() {
         ] {
             let n = ids.len();
             let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [n]), &device);
-            let run = |x: &[Tensor<1>]| {
-                ops::embedding(x[0].clone().reshape([v, c]), ids.clone()).reshape([n * c])
-            };
+            let run = |x: &[Tensor<1>]| ops::embedding(x[0].clone().reshape([v, c]), ids.clone()).reshape([n * c]);
             // A product with the one-hot matrix of the ids.
             let composed = |x: &[Tensor<1>]| {
                 let columns = Tensor::<1, Int>::arange(0..v as i64, &device).unsqueeze::<2>();
                 let rows = ids.clone().unsqueeze_dim::<2>(1);
                 let hits = rows.expand([n, v]).equal(columns.expand([n, v]));
                 let one_hot = hits.float().cast(x[0].dtype());
-                one_hot
-                    .matmul(x[0].clone().reshape([v, c]))
-                    .reshape([n * c])
+                one_hot.matmul(x[0].clone().reshape([v, c])).reshape([n * c])
             };
             let op = Op {
                 name: format!("embedding v {v} c {c} n {n}"),

@@ -22,10 +22,7 @@ fn linear() {
         let bias = tensor(&[10.0, 20.0, 30.0], DType::F32, &device);
         let y = ops::linear(x.clone(), w.clone(), None);
         assert_close(&values(y), &[1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
-        assert_close(
-            &values(ops::linear(x, w, Some(bias))),
-            &[11.0, 22.0, 33.0, 13.0, 24.0, 37.0],
-        );
+        assert_close(&values(ops::linear(x, w, Some(bias))), &[11.0, 22.0, 33.0, 13.0, 24.0, 37.0]);
     }
 }
 
@@ -33,12 +30,8 @@ fn linear() {
 fn rms_norm() {
     for device in devices() {
         // mean(9, 16) + 3.5 = 16, so the root is 4 and x / 4 = (0.75, 1).
-        let x = matrix(&[3.0, 4.0], [1, 2], &device)
-            .autodiff()
-            .require_grad();
-        let gain = tensor(&[2.0, 10.0], DType::F32, &device)
-            .autodiff()
-            .require_grad();
+        let x = matrix(&[3.0, 4.0], [1, 2], &device).autodiff().require_grad();
+        let gain = tensor(&[2.0, 10.0], DType::F32, &device).autodiff().require_grad();
         let y = ops::rms_norm(x.clone(), gain.clone(), 3.5);
         assert_close(&values(y.clone()), &[1.5, 10.0]);
         // dy = (1, 0): g dy = (2, 0), mean(g dy x_hat) = 0.75, dx = ((2, 0) - 0.75 (0.75, 1)) / 4.
@@ -67,20 +60,13 @@ fn swiglu() {
     for device in devices() {
         // sigmoid(0, ln 3, -ln 3) = (1/2, 3/4, 1/4).
         let ln3 = 3.0f32.ln();
-        let gate = matrix(&[0.0, ln3, -ln3], [1, 3], &device)
-            .autodiff()
-            .require_grad();
-        let up = matrix(&[5.0, 2.0, 4.0], [1, 3], &device)
-            .autodiff()
-            .require_grad();
+        let gate = matrix(&[0.0, ln3, -ln3], [1, 3], &device).autodiff().require_grad();
+        let up = matrix(&[5.0, 2.0, 4.0], [1, 3], &device).autodiff().require_grad();
         let y = ops::swiglu(gate.clone(), up.clone());
         assert_close(&values(y.clone()), &[0.0, 1.5 * ln3, -ln3]);
         // dup = silu; dgate = up s (1 + gate (1 - s)).
         let grads = y.sum().backward();
-        assert_close(
-            &values(up.grad(&grads).unwrap()),
-            &[0.0, 0.75 * ln3, -0.25 * ln3],
-        );
+        assert_close(&values(up.grad(&grads).unwrap()), &[0.0, 0.75 * ln3, -0.25 * ln3]);
         let dgate = [2.5, 1.5 * (1.0 + 0.25 * ln3), 1.0 - 0.75 * ln3];
         assert_close(&values(gate.grad(&grads).unwrap()), &dgate);
     }
@@ -92,11 +78,7 @@ fn attention() {
         // Keys 0 and ln 3, values 1 and 5. Query 1 weighs both keys 1 : 3, query -1 weighs them 3 : 1.
         let ln3 = 3.0f32.ln();
         let at = |x: &[f32], heads: usize| tensor(x, DType::F32, &device).reshape([1, heads, 2, 1]);
-        let (q, k, v) = (
-            at(&[1.0, 1.0, -1.0, -1.0], 2),
-            at(&[0.0, ln3], 1),
-            at(&[1.0, 5.0], 1),
-        );
+        let (q, k, v) = (at(&[1.0, 1.0, -1.0, -1.0], 2), at(&[0.0, ln3], 1), at(&[1.0, 5.0], 1));
         let out = |window: Option<usize>| {
             let mask = AttentionMask::new(0, 2, window, None, &device);
             values(ops::attention(q.clone(), k.clone(), v.clone(), &mask, 1.0))
@@ -121,51 +103,32 @@ fn cross_entropy_and_token_nll() {
         // Row 0: logits (0, ln 3, ln 4), so p = (1, 3, 4) / 8 and -log p(1) = ln(8/3).
         // Row 1: logits (0, 0, 0), -log p = ln 3. Row 2 has weight 0.
         let (ln3, ln4) = (3.0f32.ln(), 4.0f32.ln());
-        let hidden = matrix(&[1.0, 0.0, 0.0, 0.0, 5.0, 7.0], [3, 2], &device)
-            .autodiff()
-            .require_grad();
-        let head = matrix(&[0.0, 0.0, ln3, 0.0, ln4, 0.0], [3, 2], &device)
-            .autodiff()
-            .require_grad();
+        let hidden = matrix(&[1.0, 0.0, 0.0, 0.0, 5.0, 7.0], [3, 2], &device).autodiff().require_grad();
+        let head = matrix(&[0.0, 0.0, ln3, 0.0, ln4, 0.0], [3, 2], &device).autodiff().require_grad();
         let targets = ints(&[1, 0, 2], &device);
         let weights = tensor(&[2.0, 0.5, 0.0], DType::F32, &device);
-        let nll = values(ops::token_nll(
-            hidden.clone(),
-            head.clone(),
-            targets.clone(),
-        ));
+        let nll = values(ops::token_nll(hidden.clone(), head.clone(), targets.clone()));
         assert_close(&nll[..2], &[(8.0f32 / 3.0).ln(), ln3]);
         let loss = ops::cross_entropy(hidden.clone(), head.clone(), targets, weights);
-        assert_close(
-            &values(loss.clone()),
-            &[2.0 * (8.0f32 / 3.0).ln() + 0.5 * ln3],
-        );
+        assert_close(&values(loss.clone()), &[2.0 * (8.0f32 / 3.0).ln() + 0.5 * ln3]);
         // dlogits: row 0 is 2 (1/8, 3/8 - 1, 4/8) = (1/4, -5/4, 1), row 1 is (-1/3, 1/6, 1/6).
         let grads = loss.backward();
         let dhidden = [-1.25 * ln3 + ln4, 0.0, (ln3 + ln4) / 6.0, 0.0, 0.0, 0.0];
         assert_close(&values(hidden.grad(&grads).unwrap()), &dhidden);
-        assert_close(
-            &values(head.grad(&grads).unwrap()),
-            &[0.25, 0.0, -1.25, 0.0, 1.0, 0.0],
-        );
+        assert_close(&values(head.grad(&grads).unwrap()), &[0.25, 0.0, -1.25, 0.0, 1.0, 0.0]);
     }
 }
 
 #[test]
 fn embedding() {
     for device in devices() {
-        let table = matrix(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2], &device)
-            .autodiff()
-            .require_grad();
+        let table = matrix(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2], &device).autodiff().require_grad();
         let rows = ops::embedding(table.clone(), ints(&[2, 0, 2], &device));
         assert_close(&values(rows.clone()), &[5.0, 6.0, 1.0, 2.0, 5.0, 6.0]);
         // Row 2 was taken twice, with weights 1 and 100; row 1 never.
         let weights = matrix(&[1.0, 1.0, 10.0, 10.0, 100.0, 100.0], [3, 2], &device);
         let grads = (rows * weights).sum().backward();
-        assert_close(
-            &values(table.grad(&grads).unwrap()),
-            &[10.0, 10.0, 0.0, 0.0, 101.0, 101.0],
-        );
+        assert_close(&values(table.grad(&grads).unwrap()), &[10.0, 10.0, 0.0, 0.0, 101.0, 101.0]);
     }
 }
 
@@ -178,9 +141,6 @@ fn sums() {
         // 1 + 2 + ... + n = n (n + 1) / 2, exact in f32 below 2^24: n = 4,097 crosses one chunk by one element.
         let n = 4097;
         let counting: Vec<f32> = (1..=n).map(|i| i as f32).collect();
-        assert_close(
-            &values(ops::ordered_sum(at(&counting))),
-            &[(n * (n + 1) / 2) as f32],
-        );
+        assert_close(&values(ops::ordered_sum(at(&counting))), &[(n * (n + 1) / 2) as f32]);
     }
 }

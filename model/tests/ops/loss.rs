@@ -6,8 +6,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fornax_model::ops::{self, LlmOps};
 
 use crate::check::{
-    COMPOSED_TOLERANCE, Op, assert_same, check, check_bf16, devices, normals, relative, tensor,
-    values,
+    COMPOSED_TOLERANCE, Op, assert_same, check, check_bf16, devices, normals, relative, tensor, values,
 };
 
 /// A vocabulary so large that a chunk holds 16 rows, the fewest allowed.
@@ -23,25 +22,11 @@ fn targets(n: usize, v: usize) -> Vec<i32> {
 
 /// Weights with whole runs of zeros, so that chunks of few rows are masked in full.
 fn weights(n: usize) -> Vec<f32> {
-    (0..n)
-        .map(|i| {
-            if i % 5 < 2 {
-                0.0
-            } else {
-                0.25 + i as f32 * 0.125
-            }
-        })
-        .collect()
+    (0..n).map(|i| if i % 5 < 2 { 0.0 } else { 0.25 + i as f32 * 0.125 }).collect()
 }
 
 /// The loss with a chosen number of rows in a chunk, as the trait computes it.
-fn chunked(
-    h: Tensor<2>,
-    head: Tensor<2>,
-    targets: Tensor<1, Int>,
-    weights: Tensor<1>,
-    rows: usize,
-) -> Tensor<1> {
+fn chunked(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, rows: usize) -> Tensor<1> {
     let tracked = head.is_tracked();
     Tensor::from_dispatch(<Dispatch as LlmOps>::cross_entropy(
         h.into_dispatch(),
@@ -54,12 +39,7 @@ fn chunked(
 }
 
 /// `sum weights * -log_softmax(hidden head^T)[target]`, all logits at once.
-fn composed(
-    h: Tensor<2>,
-    head: Tensor<2>,
-    targets: Tensor<1, Int>,
-    weights: Tensor<1>,
-) -> Tensor<1> {
+fn composed(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
     let n = h.dims()[0];
     let log_p = log_softmax(h.matmul(head.transpose()).cast(DType::F32), 1);
     let picked = log_p.gather(1, targets.reshape([n, 1])).reshape([n]);
@@ -67,10 +47,7 @@ fn composed(
 }
 
 fn check_case(n: usize, c: usize, v: usize, rows: Option<usize>, device: &Device) {
-    let (targets, weights) = (
-        ints(&targets(n, v), device),
-        tensor(&weights(n), DType::F32, device),
-    );
+    let (targets, weights) = (ints(&targets(n, v), device), tensor(&weights(n), DType::F32, device));
     let shaped = |x: &[Tensor<1>]| (x[0].clone().reshape([n, c]), x[1].clone().reshape([v, c]));
     let run = |x: &[Tensor<1>]| {
         let (hidden, head) = shaped(x);
@@ -84,12 +61,7 @@ fn check_case(n: usize, c: usize, v: usize, rows: Option<usize>, device: &Device
         composed(hidden, head, targets.clone(), weights.clone())
     };
     let name = format!("cross_entropy n {n} c {c} v {v} chunk {rows:?}");
-    let op = Op {
-        name,
-        lengths: vec![n * c, v * c],
-        run: &run,
-        composed: &composed,
-    };
+    let op = Op { name, lengths: vec![n * c, v * c], run: &run, composed: &composed };
     check(&op, device);
     check_bf16(&op, DType::F32, device);
 }
@@ -116,58 +88,31 @@ fn masked_targets_give_no_loss_and_no_gradient() {
     let (c, v) = (5, 33);
     for device in devices() {
         for (n, rows) in [(7, 1), (7, 3), (17, 4), (17, 100), (10, 5)] {
-            let (hidden, head) = (
-                normals("masked hidden", n * c),
-                normals("masked head", v * c),
-            );
+            let (hidden, head) = (normals("masked hidden", n * c), normals("masked head", v * c));
             let (ids, scale) = (targets(n, v), weights(n));
             let kept: Vec<usize> = (0..n).filter(|&i| scale[i] != 0.0).collect();
             assert!(kept.len() < n && !kept.is_empty());
             let grads = |rows_kept: &[usize], ids: &[i32]| {
                 let pick = |x: &[f32]| -> Vec<f32> {
-                    rows_kept
-                        .iter()
-                        .flat_map(|&i| x[i * c..(i + 1) * c].to_vec())
-                        .collect()
+                    rows_kept.iter().flat_map(|&i| x[i * c..(i + 1) * c].to_vec()).collect()
                 };
                 let m = rows_kept.len();
-                let hidden = tensor(&pick(&hidden), DType::F32, &device)
-                    .reshape([m, c])
-                    .autodiff()
-                    .require_grad();
-                let head = tensor(&head, DType::F32, &device)
-                    .reshape([v, c])
-                    .autodiff()
-                    .require_grad();
+                let hidden = tensor(&pick(&hidden), DType::F32, &device).reshape([m, c]).autodiff().require_grad();
+                let head = tensor(&head, DType::F32, &device).reshape([v, c]).autodiff().require_grad();
                 let ids: Vec<i32> = rows_kept.iter().map(|&i| ids[i]).collect();
                 let scale: Vec<f32> = rows_kept.iter().map(|&i| scale[i]).collect();
                 let (ids, scale) = (ints(&ids, &device), tensor(&scale, DType::F32, &device));
                 let loss = chunked(hidden.clone(), head.clone(), ids, scale, rows);
                 let grads = loss.backward();
-                (
-                    values(loss),
-                    values(hidden.grad(&grads).unwrap()),
-                    values(head.grad(&grads).unwrap()),
-                )
+                (values(loss), values(hidden.grad(&grads).unwrap()), values(head.grad(&grads).unwrap()))
             };
             let all: Vec<usize> = (0..n).collect();
             let (loss, dhidden, dhead) = grads(&all, &ids);
             // Other targets under the mask change no bit.
-            let other: Vec<i32> = (0..n)
-                .map(|i| {
-                    if scale[i] == 0.0 {
-                        (ids[i] + 1) % v as i32
-                    } else {
-                        ids[i]
-                    }
-                })
-                .collect();
+            let other: Vec<i32> =
+                (0..n).map(|i| if scale[i] == 0.0 { (ids[i] + 1) % v as i32 } else { ids[i] }).collect();
             let others = grads(&all, &other);
-            for (a, b) in [
-                (&others.0, &loss),
-                (&others.1, &dhidden),
-                (&others.2, &dhead),
-            ] {
+            for (a, b) in [(&others.0, &loss), (&others.1, &dhidden), (&others.2, &dhead)] {
                 assert_same(a, b, "other targets under the mask", &device);
             }
             let (kept_loss, kept_dhidden, kept_dhead) = grads(&kept, &ids);
@@ -177,9 +122,7 @@ fn masked_targets_give_no_loss_and_no_gradient() {
             );
             for (i, row) in dhidden.chunks(c).enumerate() {
                 match kept.iter().position(|&k| k == i) {
-                    Some(k) => assert!(
-                        relative(row, &kept_dhidden[k * c..(k + 1) * c]) < COMPOSED_TOLERANCE
-                    ),
+                    Some(k) => assert!(relative(row, &kept_dhidden[k * c..(k + 1) * c]) < COMPOSED_TOLERANCE),
                     None => assert!(row.iter().all(|&g| g == 0.0), "row {i}: {row:?}"),
                 }
             }
@@ -191,28 +134,13 @@ fn masked_targets_give_no_loss_and_no_gradient() {
 #[test]
 fn a_batch_masked_in_full_is_zero() {
     for device in devices() {
-        let hidden = tensor(&normals("h", 15), DType::F32, &device)
-            .reshape([3, 5])
-            .autodiff()
-            .require_grad();
-        let head = tensor(&normals("w", 35), DType::F32, &device)
-            .reshape([7, 5])
-            .autodiff()
-            .require_grad();
+        let hidden = tensor(&normals("h", 15), DType::F32, &device).reshape([3, 5]).autodiff().require_grad();
+        let head = tensor(&normals("w", 35), DType::F32, &device).reshape([7, 5]).autodiff().require_grad();
         let none = tensor(&[0.0; 3], DType::F32, &device);
-        let loss = ops::cross_entropy(
-            hidden.clone(),
-            head.clone(),
-            ints(&[0, 6, 3], &device),
-            none,
-        );
+        let loss = ops::cross_entropy(hidden.clone(), head.clone(), ints(&[0, 6, 3], &device), none);
         let grads = loss.backward();
         assert_eq!(values(loss), [0.0]);
-        assert!(
-            values(hidden.grad(&grads).unwrap())
-                .iter()
-                .all(|&g| g == 0.0)
-        );
+        assert!(values(hidden.grad(&grads).unwrap()).iter().all(|&g| g == 0.0));
         assert!(values(head.grad(&grads).unwrap()).iter().all(|&g| g == 0.0));
     }
 }
@@ -221,12 +149,7 @@ fn a_batch_masked_in_full_is_zero() {
 #[test]
 fn token_nll_is_the_loss_of_each_row() {
     for device in devices() {
-        for (n, c, v, size) in [
-            (1, 1, 2, 1.0),
-            (17, 5, 33, 1.0),
-            (5, 3, 7, 1e4),
-            (33, 1, LARGE_VOCABULARY, 1.0),
-        ] {
+        for (n, c, v, size) in [(1, 1, 2, 1.0), (17, 5, 33, 1.0), (5, 3, 7, 1e4), (33, 1, LARGE_VOCABULARY, 1.0)] {
             if v == LARGE_VOCABULARY && device != Device::flex() {
                 continue;
             }
@@ -235,21 +158,12 @@ fn token_nll_is_the_loss_of_each_row() {
             };
             let hidden = tensor(&at("nll h", n * c, size), DType::F32, &device).reshape([n, c]);
             let head = tensor(&at("nll w", v * c, 1.0), DType::F32, &device).reshape([v, c]);
-            let (ids, scale) = (
-                ints(&targets(n, v), &device),
-                tensor(&weights(n), DType::F32, &device),
-            );
+            let (ids, scale) = (ints(&targets(n, v), &device), tensor(&weights(n), DType::F32, &device));
             let nll = ops::token_nll(hidden.clone(), head.clone(), ids.clone());
             let loss = ops::cross_entropy(hidden.clone(), head.clone(), ids.clone(), scale.clone());
             assert_eq!(nll.dims(), [n]);
-            assert!(
-                values(nll.clone())
-                    .iter()
-                    .all(|x| x.is_finite() && *x >= -1e-6)
-            );
-            assert!(
-                relative(&values((nll.clone() * scale).sum()), &values(loss)) < COMPOSED_TOLERANCE
-            );
+            assert!(values(nll.clone()).iter().all(|x| x.is_finite() && *x >= -1e-6));
+            assert!(relative(&values((nll.clone() * scale).sum()), &values(loss)) < COMPOSED_TOLERANCE);
             let log_p = log_softmax(hidden.matmul(head.transpose()), 1);
             let expected = -log_p.gather(1, ids.reshape([n, 1])).reshape([n]);
             assert!(relative(&values(nll), &values(expected)) < COMPOSED_TOLERANCE);
@@ -262,21 +176,15 @@ fn token_nll_is_the_loss_of_each_row() {
 fn a_tied_table_gets_both_gradients() {
     let (v, c, ids) = (9, 5, [3, 0, 8, 3, 3, 1, 0]);
     for device in devices() {
-        let leaf = || {
-            tensor(&normals("tied", v * c), DType::F32, &device)
-                .reshape([v, c])
-                .autodiff()
-                .require_grad()
-        };
+        let leaf =
+            || tensor(&normals("tied", v * c), DType::F32, &device).reshape([v, c]).autodiff().require_grad();
         let loss = |table: Tensor<2>, head: Tensor<2>| {
             let hidden = ops::embedding(table, ints(&ids, &device));
             let scale = tensor(&weights(ids.len()), DType::F32, &device);
             ops::cross_entropy(hidden, head, ints(&targets(ids.len(), v), &device), scale)
         };
         let table = leaf();
-        let tied = table
-            .grad(&loss(table.clone(), table.clone()).backward())
-            .unwrap();
+        let tied = table.grad(&loss(table.clone(), table.clone()).backward()).unwrap();
         let (table, head) = (leaf(), leaf());
         let grads = loss(table.clone(), head.clone()).backward();
         let (of_table, of_head) = (table.grad(&grads).unwrap(), head.grad(&grads).unwrap());
@@ -305,13 +213,7 @@ fn many_bf16_chunks_add_up() {
             };
             let (hidden, head) = (leaf(&hidden, [n, c]), leaf(&head, [v, c]));
             let scale = tensor(&vec![1.0; n], DType::F32, &device);
-            let loss = chunked(
-                hidden,
-                head.clone(),
-                ints(&vec![0; n], &device),
-                scale,
-                rows,
-            );
+            let loss = chunked(hidden, head.clone(), ints(&vec![0; n], &device), scale, rows);
             values(head.grad(&loss.backward()).unwrap())
         };
         let exact = gradient(DType::F32, n);

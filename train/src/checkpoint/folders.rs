@@ -89,17 +89,12 @@ pub fn list(run_folder: &Path) -> Result<Vec<StepFolder>, CheckpointError> {
 ///
 /// # Errors
 /// When the folder cannot be listed.
-pub fn newest_valid(
-    run_folder: &Path,
-) -> Result<(Option<Checkpoint>, Vec<Skipped>), CheckpointError> {
+pub fn newest_valid(run_folder: &Path) -> Result<(Option<Checkpoint>, Vec<Skipped>), CheckpointError> {
     let mut skipped = Vec::new();
     for folder in list(run_folder)?.into_iter().rev() {
         match Checkpoint::open(&folder.path) {
             Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
-            Err(why) => skipped.push(Skipped {
-                path: folder.path,
-                why,
-            }),
+            Err(why) => skipped.push(Skipped { path: folder.path, why }),
         }
     }
     Ok((None, skipped))
@@ -144,17 +139,40 @@ pub fn tidy(fs: &dyn FileSystem, run_folder: &Path) -> Result<Vec<PathBuf>, Chec
             removed.push(new);
         } else {
             let op = "complete the replacement of";
-            let failed = |source| FileError::Io {
-                op,
-                path: path.clone(),
-                source,
-            };
+            let failed = |source| FileError::Io { op, path: path.clone(), source };
             fs.rename(&new, &path).map_err(failed)?;
             fs.sync_folder(&parent).map_err(failed)?;
         }
     }
     removed.extend(files::remove_stale_temps(fs, &parent)?);
     Ok(removed)
+}
+
+/// Renames the checkpoints after `step` to `<name>.aside`, so that a run continued from `step` on purpose is not
+/// mixed with what came after it, and nothing is lost. Returns the new names.
+///
+/// # Errors
+/// When the folder cannot be listed or a checkpoint not be renamed.
+pub fn set_aside_after(
+    fs: &dyn FileSystem,
+    run_folder: &Path,
+    step: u64,
+) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut aside = Vec::new();
+    for folder in list(run_folder)?.into_iter().filter(|folder| folder.step > step) {
+        let name = |n: u32| match n {
+            1 => format!("{}.aside", folder_name(folder.step)),
+            _ => format!("{}.aside-{n}", folder_name(folder.step)),
+        };
+        let parent = checkpoints_folder(run_folder);
+        let mut candidates = (1..=u32::MAX).map(|n| parent.join(name(n)));
+        let Some(free) = candidates.find(|path| !path.exists()) else { continue };
+        let failed = |source| FileError::Io { op: "set aside", path: folder.path.clone(), source };
+        fs.rename(&folder.path, &free).map_err(failed)?;
+        fs.sync_folder(&parent).map_err(failed)?;
+        aside.push(free);
+    }
+    Ok(aside)
 }
 
 /// Removes old checkpoints, oldest at the front, each by rename so that none is ever half there.
@@ -186,11 +204,7 @@ pub fn prune(
             }
             continue;
         }
-        let verified = if kept < LEAST_KEPT {
-            Checkpoint::open(&path).map(drop)
-        } else {
-            verify_lengths(&path)
-        };
+        let verified = if kept < LEAST_KEPT { Checkpoint::open(&path).map(drop) } else { verify_lengths(&path) };
         match verified {
             Ok(()) => kept += 1,
             Err(why) => pruned.damaged.push(Skipped { path, why }),
@@ -211,11 +225,7 @@ fn verify_lengths(folder: &Path) -> Result<(), CheckpointError> {
         match fs::metadata(&path) {
             Ok(about) if about.len() == file.bytes => {}
             Ok(about) => {
-                return Err(CheckpointError::LengthDiffers {
-                    path,
-                    found: about.len(),
-                    expected: file.bytes,
-                });
+                return Err(CheckpointError::LengthDiffers { path, found: about.len(), expected: file.bytes });
             }
             Err(_) => return Err(CheckpointError::MissingFile { path }),
         }
@@ -225,11 +235,7 @@ fn verify_lengths(folder: &Path) -> Result<(), CheckpointError> {
 
 /// The folders in `parent`, links not followed; none when `parent` does not exist.
 fn folders_in(parent: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let failed = |source| FileError::Io {
-        op: "list",
-        path: parent.to_path_buf(),
-        source,
-    };
+    let failed = |source| FileError::Io { op: "list", path: parent.to_path_buf(), source };
     let entries = match fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -47,11 +47,7 @@ impl Manifest {
     /// A manifest of these files, sorted.
     pub(super) fn new(mut files: Vec<ManifestFile>) -> Self {
         files.sort_by(|one, other| one.name.cmp(&other.name));
-        Manifest {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            files,
-        }
+        Manifest { format: FORMAT.to_owned(), version: VERSION, files }
     }
 
     /// Reads the manifest of a checkpoint folder.
@@ -62,9 +58,7 @@ impl Manifest {
         let path = folder.join(MANIFEST_FILE);
         match read_limited(&path, GREATEST_BYTES) {
             Ok(bytes) => Self::parse(folder, &bytes),
-            Err(error) if error.is_not_found() => Err(CheckpointError::NoManifest {
-                path: folder.to_path_buf(),
-            }),
+            Err(error) if error.is_not_found() => Err(CheckpointError::NoManifest { path: folder.to_path_buf() }),
             Err(error) => Err(error.into()),
         }
     }
@@ -76,10 +70,7 @@ impl Manifest {
     /// or twice, a checksum that is none.
     pub fn parse(folder: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
         let path = folder.join(MANIFEST_FILE);
-        let bad = |what| CheckpointError::BadManifest {
-            path: path.clone(),
-            what,
-        };
+        let bad = |what| CheckpointError::BadManifest { path: path.clone(), what };
         let not_json = |error: serde_json::Error| bad(format!("{} bytes, {error}", bytes.len()));
         let head: Head = serde_json::from_slice(bytes).map_err(not_json)?;
         if head.format != FORMAT {
@@ -87,11 +78,7 @@ impl Manifest {
             return Err(bad(format!("its format is {found:?}, not {FORMAT:?}")));
         }
         if head.version != VERSION {
-            return Err(CheckpointError::UnknownVersion {
-                path,
-                found: head.version,
-                supported: VERSION,
-            });
+            return Err(CheckpointError::UnknownVersion { path, found: head.version, supported: VERSION });
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(not_json)?;
         manifest.paths(folder)?;
@@ -102,18 +89,13 @@ impl Manifest {
             return Ok(manifest);
         }
         let (found, expected) = (bytes.len(), written.len());
-        Err(bad(format!(
-            "its {found} bytes are not the {expected} bytes that this program writes for it"
-        )))
+        Err(bad(format!("its {found} bytes are not the {expected} bytes that this program writes for it")))
     }
 
     fn check_files(&self) -> Result<(), String> {
         let unsorted = |pair: &&[ManifestFile]| pair[0].name >= pair[1].name;
         if let Some(pair) = self.files.windows(2).find(unsorted) {
-            return Err(format!(
-                "{:?} stands before {:?}",
-                pair[0].name, pair[1].name
-            ));
+            return Err(format!("{:?} stands before {:?}", pair[0].name, pair[1].name));
         }
         match self.files.iter().find(|file| !is_sha256(&file.sha256)) {
             Some(file) => Err(format!("the sha-256 of {:?} is none", file.name)),
@@ -134,19 +116,13 @@ impl Manifest {
     /// [`CheckpointError::Outside`].
     pub fn paths(&self, folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
         let join = |file: &ManifestFile| {
-            join_inside(folder, &file.name).map_err(|source| CheckpointError::Outside {
-                path: folder.join(MANIFEST_FILE),
-                source,
-            })
+            join_inside(folder, &file.name)
+                .map_err(|source| CheckpointError::Outside { path: folder.join(MANIFEST_FILE), source })
         };
         self.files.iter().map(join).collect()
     }
 
-    pub(super) fn locate(
-        &self,
-        folder: &Path,
-        name: &str,
-    ) -> Result<(PathBuf, &ManifestFile), CheckpointError> {
+    pub(super) fn locate(&self, folder: &Path, name: &str) -> Result<(PathBuf, &ManifestFile), CheckpointError> {
         let place = self.files.iter().zip(self.paths(folder)?);
         let found = place.into_iter().find(|(file, _)| file.name == name);
         let (file, path) = found.ok_or_else(|| CheckpointError::Unlisted {
@@ -159,8 +135,5 @@ impl Manifest {
 }
 
 fn is_sha256(text: &str) -> bool {
-    text.len() == 64
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -18,7 +18,8 @@ use fornax_base::mmap::Mapped;
 
 pub use error::CheckpointError;
 pub use folders::{
-    Pruned, Skipped, StepFolder, folder_name, folder_of, list, newest_valid, open_step, prune, tidy,
+    Pruned, Skipped, StepFolder, folder_name, folder_of, list, newest_valid, open_step, prune, set_aside_after,
+    tidy,
 };
 pub use manifest::{Manifest, ManifestFile};
 pub use safetensors::Dtype;
@@ -72,17 +73,10 @@ impl Checkpoint {
             }
         }
         match folders::step_of(path) {
-            Some(expected) if expected != state.step => Err(CheckpointError::StepDiffers {
-                path: path.to_path_buf(),
-                found: state.step,
-                expected,
-            }),
-            _ => Ok(Checkpoint {
-                path: path.to_path_buf(),
-                state,
-                model,
-                optimizer,
-            }),
+            Some(expected) if expected != state.step => {
+                Err(CheckpointError::StepDiffers { path: path.to_path_buf(), found: state.step, expected })
+            }
+            _ => Ok(Checkpoint { path: path.to_path_buf(), state, model, optimizer }),
         }
     }
 
@@ -132,20 +126,12 @@ fn verified(folder: &Path, manifest: &Manifest, name: &str) -> Result<Mapped, Ch
         }
     };
     if found != expected.bytes {
-        return Err(CheckpointError::LengthDiffers {
-            path,
-            found,
-            expected: expected.bytes,
-        });
+        return Err(CheckpointError::LengthDiffers { path, found, expected: expected.bytes });
     }
     let map = Mapped::open(&path)?;
     let found = fornax_base::files::sha256_hex(map.as_bytes());
     if found != expected.sha256 {
-        return Err(CheckpointError::ChecksumDiffers {
-            path,
-            found,
-            expected: expected.sha256.clone(),
-        });
+        return Err(CheckpointError::ChecksumDiffers { path, found, expected: expected.sha256.clone() });
     }
     Ok(map)
 }

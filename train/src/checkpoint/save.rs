@@ -8,8 +8,8 @@ use fornax_base::files::{self, FileError, FileSystem};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Checkpoint, CheckpointError, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestFile, NamedTensor,
-    OPTIMIZER_FILE, STATE_FILE, State, folders, tensors,
+    Checkpoint, CheckpointError, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestFile, NamedTensor, OPTIMIZER_FILE,
+    STATE_FILE, State, folders, tensors,
 };
 
 /// Saves the checkpoint of `step` into `run_folder/checkpoints/` and returns its folder.
@@ -31,11 +31,7 @@ pub fn save(
 ) -> Result<PathBuf, CheckpointError> {
     let path = folders::folder_of(run_folder, step);
     if state.step != step {
-        return Err(CheckpointError::StepDiffers {
-            path,
-            found: state.step,
-            expected: step,
-        });
+        return Err(CheckpointError::StepDiffers { path, found: state.step, expected: step });
     }
     tensors::check(model)?;
     tensors::check(optimizer)?;
@@ -59,17 +55,8 @@ pub fn save(
 }
 
 /// Puts `new` in the place of `path`. After a crash between the two renames, [`super::tidy`] completes the second.
-fn replace(
-    fs: &dyn FileSystem,
-    parent: &Path,
-    path: &Path,
-    new: &Path,
-) -> Result<(), CheckpointError> {
-    let failed = |source| FileError::Io {
-        op: "replace",
-        path: path.to_path_buf(),
-        source,
-    };
+fn replace(fs: &dyn FileSystem, parent: &Path, path: &Path, new: &Path) -> Result<(), CheckpointError> {
+    let failed = |source| FileError::Io { op: "replace", path: path.to_path_buf(), source };
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".old.tmp-{}", process::id()));
     let aside = PathBuf::from(aside);
@@ -97,15 +84,11 @@ fn build(
 ) -> Result<(), CheckpointError> {
     let listed = vec![
         write_hashed(fs, folder, MODEL_FILE, &|out| tensors::write(out, model))?,
-        write_hashed(fs, folder, OPTIMIZER_FILE, &|out| {
-            tensors::write(out, optimizer)
-        })?,
+        write_hashed(fs, folder, OPTIMIZER_FILE, &|out| tensors::write(out, optimizer))?,
         write_hashed(fs, folder, STATE_FILE, &|out| out.write_all(state))?,
     ];
     let manifest = Manifest::new(listed);
-    files::write_file_synced(fs, &folder.join(MANIFEST_FILE), &mut |out| {
-        out.write_all(&manifest.to_bytes()?)
-    })?;
+    files::write_file_synced(fs, &folder.join(MANIFEST_FILE), &mut |out| out.write_all(&manifest.to_bytes()?))?;
     Checkpoint::open(folder).map(drop)
 }
 
@@ -119,11 +102,7 @@ fn write_hashed(
 ) -> Result<ManifestFile, CheckpointError> {
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
     files::write_file_synced(fs, &folder.join(name), &mut |out| {
-        let mut hashing = Hashing {
-            out,
-            hasher: Sha256::new(),
-            bytes: 0,
-        };
+        let mut hashing = Hashing { out, hasher: Sha256::new(), bytes: 0 };
         content(&mut hashing)?;
         (hasher, bytes) = (hashing.hasher, hashing.bytes);
         Ok(())

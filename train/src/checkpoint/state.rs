@@ -60,16 +60,11 @@ pub struct Best {
 
 impl State {
     pub(super) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, CheckpointError> {
-        let bad = |what| CheckpointError::BadState {
-            path: path.to_path_buf(),
-            what,
-        };
+        let bad = |what| CheckpointError::BadState { path: path.to_path_buf(), what };
         // JSON would turn such a number into null, which reads back as "not measured".
         let losses = [self.validation_loss, self.best.map(|best| best.loss)];
         if let Some(loss) = losses.into_iter().flatten().find(|loss| !loss.is_finite()) {
-            return Err(bad(format!(
-                "its validation loss is {loss}, not a finite number"
-            )));
+            return Err(bad(format!("its validation loss is {loss}, not a finite number")));
         }
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| bad(error.to_string()))?;
         bytes.push(b'\n');
@@ -77,9 +72,7 @@ impl State {
     }
 
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
-        serde_json::from_slice(bytes).map_err(|error| CheckpointError::BadState {
-            path: path.to_path_buf(),
-            what: error.to_string(),
-        })
+        serde_json::from_slice(bytes)
+            .map_err(|error| CheckpointError::BadState { path: path.to_path_buf(), what: error.to_string() })
     }
 }

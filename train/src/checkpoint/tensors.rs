@@ -31,17 +31,8 @@ pub struct NamedTensor<'a> {
 
 impl<'a> NamedTensor<'a> {
     /// An f32 tensor of these little-endian bytes.
-    pub fn f32(
-        name: impl Into<String>,
-        shape: Vec<usize>,
-        bytes: impl Into<Cow<'a, [u8]>>,
-    ) -> Self {
-        NamedTensor {
-            name: name.into(),
-            dtype: Dtype::F32,
-            shape,
-            bytes: bytes.into(),
-        }
+    pub fn f32(name: impl Into<String>, shape: Vec<usize>, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        NamedTensor { name: name.into(), dtype: Dtype::F32, shape, bytes: bytes.into() }
     }
 }
 
@@ -53,9 +44,7 @@ pub(super) fn check(tensors: &[NamedTensor<'_>]) -> Result<(), CheckpointError> 
     let mut names = BTreeSet::from(["__metadata__"]);
     for tensor in tensors {
         if !names.insert(&tensor.name) {
-            return Err(CheckpointError::BadName {
-                tensor: tensor.name.clone(),
-            });
+            return Err(CheckpointError::BadName { tensor: tensor.name.clone() });
         }
         let expected = bytes_of(tensor).unwrap_or(usize::MAX);
         if expected != tensor.bytes.len() {
@@ -82,11 +71,7 @@ pub(super) fn write(out: &mut dyn Write, tensors: &[NamedTensor<'_>]) -> io::Res
     let infos = order.iter().map(|tensor| {
         let start = end;
         end += tensor.bytes.len();
-        let info = TensorInfo {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            data_offsets: (start, end),
-        };
+        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (start, end) };
         (tensor.name.clone(), info)
     });
     // The crate writes this map in hash order, so it may hold one key at most.
@@ -96,9 +81,7 @@ pub(super) fn write(out: &mut dyn Write, tensors: &[NamedTensor<'_>]) -> io::Res
     header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    order
-        .iter()
-        .try_for_each(|tensor| out.write_all(&tensor.bytes))
+    order.iter().try_for_each(|tensor| out.write_all(&tensor.bytes))
 }
 
 /// Where each tensor of a file lies.
@@ -130,10 +113,7 @@ impl TensorIndex {
 
 /// Reads the header of a safetensors file; every place of the result lies inside `file`.
 pub(super) fn parse(path: &Path, file: &[u8]) -> Result<TensorIndex, CheckpointError> {
-    let bad = |what| CheckpointError::BadTensors {
-        path: path.to_path_buf(),
-        what,
-    };
+    let bad = |what| CheckpointError::BadTensors { path: path.to_path_buf(), what };
     refuse_far_offsets(file).map_err(bad)?;
     let read = SafeTensors::read_metadata(file);
     let (header, metadata) = read.map_err(|error| bad(error.to_string()))?;
@@ -143,16 +123,9 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<TensorIndex, CheckpointE
         let (start, end) = info.data_offsets;
         let (dtype, shape) = (info.dtype, info.shape.clone());
         let place = base + start..base + end;
-        Some(Entry {
-            name,
-            dtype,
-            shape,
-            place,
-        })
+        Some(Entry { name, dtype, shape, place })
     });
-    Ok(TensorIndex {
-        entries: entries.collect(),
-    })
+    Ok(TensorIndex { entries: entries.collect() })
 }
 
 /// The crate adds the last offset to the header's length without a check, which overflows on a forged file.
@@ -160,20 +133,14 @@ fn refuse_far_offsets(file: &[u8]) -> Result<(), String> {
     let len = file.len();
     let head = file.first_chunk::<LENGTH_BYTES>();
     let header = head.map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-    let end = usize::try_from(header)
-        .ok()
-        .and_then(|header| header.checked_add(LENGTH_BYTES));
+    let end = usize::try_from(header).ok().and_then(|header| header.checked_add(LENGTH_BYTES));
     let Some(bytes) = end.and_then(|end| file.get(LENGTH_BYTES..end)) else {
-        return Err(format!(
-            "its header claims {header} bytes of a file of {len}"
-        ));
+        return Err(format!("its header claims {header} bytes of a file of {len}"));
     };
     let metadata: Metadata = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if metadata.data_len() > len {
         let claimed = metadata.data_len();
-        return Err(format!(
-            "its tensors claim {claimed} bytes of a file of {len}"
-        ));
+        return Err(format!("its tensors claim {claimed} bytes of a file of {len}"));
     }
     Ok(())
 }
@@ -190,15 +157,9 @@ fn first_not_finite(dtype: Dtype, bytes: &[u8]) -> Option<(usize, usize)> {
     let at_ones = |bits, mask| bits & mask == mask;
     match dtype {
         Dtype::F64 => scan(bytes, |b| at_ones(u64::from_le_bytes(b), 0x7ff << 52)),
-        Dtype::F32 => scan(bytes, |b| {
-            at_ones(u64::from(u32::from_le_bytes(b)), 0xff << 23)
-        }),
-        Dtype::F16 => scan(bytes, |b| {
-            at_ones(u64::from(u16::from_le_bytes(b)), 0x1f << 10)
-        }),
-        Dtype::BF16 => scan(bytes, |b| {
-            at_ones(u64::from(u16::from_le_bytes(b)), 0xff << 7)
-        }),
+        Dtype::F32 => scan(bytes, |b| at_ones(u64::from(u32::from_le_bytes(b)), 0xff << 23)),
+        Dtype::F16 => scan(bytes, |b| at_ones(u64::from(u16::from_le_bytes(b)), 0x1f << 10)),
+        Dtype::BF16 => scan(bytes, |b| at_ones(u64::from(u16::from_le_bytes(b)), 0xff << 7)),
         _ => None,
     }
 }
@@ -208,10 +169,7 @@ fn scan<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool) -> Optio
     const BLOCK: usize = 4096;
     let (elements, _) = bytes.as_chunks::<N>();
     for (index, block) in elements.chunks(BLOCK).enumerate() {
-        if block
-            .iter()
-            .fold(false, |bad, &element| bad | is_bad(element))
-        {
+        if block.iter().fold(false, |bad, &element| bad | is_bad(element)) {
             let at = block.iter().position(|&element| is_bad(element))?;
             return Some((index * BLOCK + at, elements.len()));
         }

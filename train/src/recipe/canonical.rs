@@ -4,8 +4,8 @@ use fornax_base::files::sha256_hex;
 use serde_json::Value;
 
 use super::{
-    DEFAULT_CORPUS_BYTES, DEFAULT_DECAY_FRACTION, DEFAULT_FINAL_FRACTION, RecipeCheckError,
-    ScheduleKind, TrainRecipe, check,
+    DEFAULT_CORPUS_BYTES, DEFAULT_DECAY_FRACTION, DEFAULT_FINAL_FRACTION, RecipeCheckError, ScheduleKind,
+    TrainRecipe, check,
 };
 
 pub(super) fn resolve(recipe: &TrainRecipe) -> Result<TrainRecipe, RecipeCheckError> {
@@ -29,14 +29,10 @@ pub(super) fn resolve(recipe: &TrainRecipe) -> Result<TrainRecipe, RecipeCheckEr
     full.train.micro_batch.get_or_insert(recipe.train.batch);
     let schedule = &mut full.schedule;
     if schedule.kind != ScheduleKind::Constant {
-        schedule
-            .final_lr_fraction
-            .get_or_insert(DEFAULT_FINAL_FRACTION);
+        schedule.final_lr_fraction.get_or_insert(DEFAULT_FINAL_FRACTION);
     }
     if schedule.kind == ScheduleKind::Wsd {
-        schedule
-            .decay_fraction
-            .get_or_insert(DEFAULT_DECAY_FRACTION);
+        schedule.decay_fraction.get_or_insert(DEFAULT_DECAY_FRACTION);
     }
     Ok(full)
 }

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{
-    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, OptimizerRecipe, RecipeCheckError,
-    ScheduleKind, StepsRecipe, TokenizerKind, TokenizerRecipe, TrainRecipe,
+    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, OptimizerRecipe, RecipeCheckError, ScheduleKind, StepsRecipe,
+    TokenizerKind, TokenizerRecipe, TrainRecipe,
 };
 
 /// Dimensions stay below 2^31, which every device's index type holds.
@@ -80,19 +80,13 @@ fn check_shape(shape: &ModelShape) -> Result<(), RecipeCheckError> {
     let theta = shape.rope_theta;
     number("model.rope_theta", theta, "a number above 0", |x| x > 0.0)?;
     let eps = "a number above 0 and below 1";
-    number("model.norm_eps", shape.norm_eps, eps, |x| {
-        x > 0.0 && x < 1.0
-    })
+    number("model.norm_eps", shape.norm_eps, eps, |x| x > 0.0 && x < 1.0)
 }
 
 /// 8/3 of the width keeps SwiGLU's three matrices as large as a plain block's two of 4 times the width (Shazeer,
 /// arXiv:2002.05202).
 fn default_ffn_width(width: usize) -> usize {
-    width
-        .saturating_mul(8)
-        .div_ceil(3)
-        .div_ceil(32)
-        .saturating_mul(32)
+    width.saturating_mul(8).div_ceil(3).div_ceil(32).saturating_mul(32)
 }
 
 fn head_dim(model: &ModelRecipe, width: usize, n_heads: usize) -> Result<usize, RecipeCheckError> {
@@ -129,18 +123,13 @@ fn refuse_shape_keys(model: &ModelRecipe) -> Result<(), RecipeCheckError> {
     ];
     match given.into_iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
-        Some((other, _)) => Err(Both {
-            one: "model.init",
-            other,
-            because: "the model folder brings its own shape",
-        }),
+        Some((other, _)) => {
+            Err(Both { one: "model.init", other, because: "the model folder brings its own shape" })
+        }
     }
 }
 
-fn check_tokenizer(
-    model: &ModelRecipe,
-    tokenizer: Option<&TokenizerRecipe>,
-) -> Result<(), RecipeCheckError> {
+fn check_tokenizer(model: &ModelRecipe, tokenizer: Option<&TokenizerRecipe>) -> Result<(), RecipeCheckError> {
     let tokenizer = match (&model.init, tokenizer) {
         (Some(_), None) => return Ok(()),
         (Some(_), Some(_)) => {
@@ -151,10 +140,7 @@ fn check_tokenizer(
             });
         }
         (None, None) => {
-            return Err(Missing {
-                key: "tokenizer",
-                because: "`model.init` is not given",
-            });
+            return Err(Missing { key: "tokenizer", because: "`model.init` is not given" });
         }
         (None, Some(tokenizer)) => tokenizer,
     };
@@ -163,16 +149,9 @@ fn check_tokenizer(
         // 256 bytes and at least one special token.
         Some(size) if bpe => within("tokenizer.vocab_size", size, 257..=1 << 24)?,
         None if bpe => {
-            return Err(Missing {
-                key: "tokenizer.vocab_size",
-                because: "`tokenizer.kind` is `bpe`",
-            });
+            return Err(Missing { key: "tokenizer.vocab_size", because: "`tokenizer.kind` is `bpe`" });
         }
-        given => no_effect(
-            "tokenizer.vocab_size",
-            given.is_some(),
-            "`tokenizer.kind` is not `bpe`",
-        )?,
+        given => no_effect("tokenizer.vocab_size", given.is_some(), "`tokenizer.kind` is not `bpe`")?,
     }
     if tokenizer.kind != TokenizerKind::File {
         let because = "`tokenizer.kind` is not `file`";
@@ -180,10 +159,7 @@ fn check_tokenizer(
     }
     match tokenizer.path {
         Some(_) => Ok(()),
-        None => Err(Missing {
-            key: "tokenizer.path",
-            because: "`tokenizer.kind` is `file`",
-        }),
+        None => Err(Missing { key: "tokenizer.path", because: "`tokenizer.kind` is `file`" }),
     }
 }
 
@@ -207,12 +183,7 @@ fn check_data(data: &DataRecipe) -> Result<(), RecipeCheckError> {
     let bytes = data.corpus_bytes.unwrap_or(1 << 20);
     within("data.corpus_bytes", bytes, 1_000..=1_000_000_000_000)?;
     let fraction = data.validation_fraction;
-    number(
-        "data.validation_fraction",
-        fraction,
-        "a number from 0 to below 1",
-        |x| (0.0..1.0).contains(&x),
-    )
+    number("data.validation_fraction", fraction, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))
 }
 
 fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
@@ -220,97 +191,42 @@ fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
     within("train.context", train.context, 1..=GREATEST_ROWS)?;
     within("train.batch", train.batch, 1..=GREATEST_ROWS)?;
     within("train.micro_batch", train.micro_batch(), 1..=train.batch)?;
-    multiple(
-        "train.batch",
-        train.batch,
-        "train.micro_batch",
-        train.micro_batch(),
-    )
+    multiple("train.batch", train.batch, "train.micro_batch", train.micro_batch())
 }
 
 fn check_optimizer(optimizer: &OptimizerRecipe) -> Result<(), RecipeCheckError> {
     let share = "a number from 0 to below 1";
-    number(
-        "optimizer.lr",
-        optimizer.lr,
-        "a number above 0 and at most 1",
-        |x| x > 0.0 && x <= 1.0,
-    )?;
-    number("optimizer.beta1", optimizer.beta1, share, |x| {
-        (0.0..1.0).contains(&x)
-    })?;
-    number("optimizer.beta2", optimizer.beta2, share, |x| {
-        (0.0..1.0).contains(&x)
-    })?;
-    number(
-        "optimizer.eps",
-        optimizer.eps,
-        "a number above 0 and at most 1",
-        |x| x > 0.0 && x <= 1.0,
-    )?;
+    number("optimizer.lr", optimizer.lr, "a number above 0 and at most 1", |x| x > 0.0 && x <= 1.0)?;
+    number("optimizer.beta1", optimizer.beta1, share, |x| (0.0..1.0).contains(&x))?;
+    number("optimizer.beta2", optimizer.beta2, share, |x| (0.0..1.0).contains(&x))?;
+    number("optimizer.eps", optimizer.eps, "a number above 0 and at most 1", |x| x > 0.0 && x <= 1.0)?;
     let decay = optimizer.weight_decay;
-    number(
-        "optimizer.weight_decay",
-        decay,
-        "a number from 0 to 10",
-        |x| (0.0..=10.0).contains(&x),
-    )?;
-    number(
-        "optimizer.clip_norm",
-        optimizer.clip_norm,
-        "a number of at least 0",
-        |x| x >= 0.0,
-    )
+    number("optimizer.weight_decay", decay, "a number from 0 to 10", |x| (0.0..=10.0).contains(&x))?;
+    number("optimizer.clip_norm", optimizer.clip_norm, "a number of at least 0", |x| x >= 0.0)
 }
 
 fn check_schedule(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
     let (schedule, steps) = (&recipe.schedule, recipe.train.steps);
     let warmup = schedule.warmup_steps;
     if warmup > steps {
-        return Err(LongerThanRun {
-            key: "schedule.warmup_steps",
-            found: warmup,
-            steps,
-        });
+        return Err(LongerThanRun { key: "schedule.warmup_steps", found: warmup, steps });
     }
     if schedule.kind == ScheduleKind::Constant {
         let is_given = schedule.final_lr_fraction.is_some();
-        no_effect(
-            "schedule.final_lr_fraction",
-            is_given,
-            "`schedule.kind` is `constant`",
-        )?;
+        no_effect("schedule.final_lr_fraction", is_given, "`schedule.kind` is `constant`")?;
     }
     if schedule.kind != ScheduleKind::Wsd {
         let is_given = schedule.decay_fraction.is_some();
-        no_effect(
-            "schedule.decay_fraction",
-            is_given,
-            "`schedule.kind` is not `wsd`",
-        )?;
+        no_effect("schedule.decay_fraction", is_given, "`schedule.kind` is not `wsd`")?;
     }
     let full = recipe.schedule();
     let last = full.final_lr_fraction;
-    number(
-        "schedule.final_lr_fraction",
-        last,
-        "a number from 0 to 1",
-        |x| (0.0..=1.0).contains(&x),
-    )?;
+    number("schedule.final_lr_fraction", last, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?;
     let decay = full.decay_fraction;
-    number(
-        "schedule.decay_fraction",
-        decay,
-        "a number above 0 and at most 1",
-        |x| x > 0.0 && x <= 1.0,
-    )?;
+    number("schedule.decay_fraction", decay, "a number above 0 and at most 1", |x| x > 0.0 && x <= 1.0)?;
     let decay = full.decay_steps(steps);
     if warmup.saturating_add(decay) > steps {
-        return Err(DecayOverlaps {
-            warmup,
-            decay,
-            steps,
-        });
+        return Err(DecayOverlaps { warmup, decay, steps });
     }
     Ok(())
 }
@@ -320,12 +236,7 @@ fn check_eval(eval: &EvalRecipe, recipe: &TrainRecipe) -> Result<(), RecipeCheck
     within("eval.sample_every", eval.sample_every, 0..=GREATEST_STEPS)?;
     within("eval.tokens", eval.tokens, 0..=GREATEST_STEPS)?;
     within("eval.sample_tokens", eval.sample_tokens, 0..=GREATEST_ROWS)?;
-    number(
-        "eval.temperature",
-        eval.temperature,
-        "a number from 0 to 2",
-        |x| (0.0..=2.0).contains(&x),
-    )?;
+    number("eval.temperature", eval.temperature, "a number from 0 to 2", |x| (0.0..=2.0).contains(&x))?;
     if eval.every > 0 {
         let context = recipe.train.context as u64;
         if eval.tokens < context {
@@ -347,10 +258,7 @@ fn check_eval(eval: &EvalRecipe, recipe: &TrainRecipe) -> Result<(), RecipeCheck
         return Ok(());
     }
     if eval.prompts.is_empty() {
-        return Err(Missing {
-            key: "eval.prompts",
-            because: "`eval.sample_every` is above 0",
-        });
+        return Err(Missing { key: "eval.prompts", because: "`eval.sample_every` is above 0" });
     }
     within("eval.sample_tokens", eval.sample_tokens, 1..=GREATEST_ROWS)
 }
@@ -379,38 +287,16 @@ fn number(
     if found.is_finite() && is_fine(found) {
         return Ok(());
     }
-    Err(OutOfRange {
-        key,
-        found: found.to_string(),
-        expected: expected.to_owned(),
-    })
+    Err(OutOfRange { key, found: found.to_string(), expected: expected.to_owned() })
 }
 
-fn multiple(
-    key: &'static str,
-    found: usize,
-    by_key: &'static str,
-    by: usize,
-) -> Result<(), RecipeCheckError> {
+fn multiple(key: &'static str, found: usize, by_key: &'static str, by: usize) -> Result<(), RecipeCheckError> {
     if by != 0 && found.is_multiple_of(by) {
         return Ok(());
     }
-    Err(NotMultiple {
-        key,
-        found,
-        by_key,
-        by,
-    })
+    Err(NotMultiple { key, found, by_key, by })
 }
 
-fn no_effect(
-    key: &'static str,
-    is_given: bool,
-    because: &'static str,
-) -> Result<(), RecipeCheckError> {
-    if is_given {
-        Err(NoEffect { key, because })
-    } else {
-        Ok(())
-    }
+fn no_effect(key: &'static str, is_given: bool, because: &'static str) -> Result<(), RecipeCheckError> {
+    if is_given { Err(NoEffect { key, because }) } else { Ok(()) }
 }

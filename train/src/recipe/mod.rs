@@ -304,11 +304,7 @@ pub struct CheckpointRecipe {
 
 impl Default for CheckpointRecipe {
     fn default() -> Self {
-        CheckpointRecipe {
-            every: 500,
-            keep_last: 2,
-            keep_best: false,
-        }
+        CheckpointRecipe { every: 500, keep_last: 2, keep_best: false }
     }
 }
 

@@ -68,10 +68,7 @@ fn is_harmless(key: &str) -> bool {
 
 fn same_past(old: &TrainRecipe, new: &TrainRecipe, steps_done: u64) -> bool {
     let (was, is) = (old.train.steps, new.train.steps);
-    let before_the_fall = old
-        .schedule()
-        .steps_before_the_fall(was)
-        .min(new.schedule().steps_before_the_fall(is));
+    let before_the_fall = old.schedule().steps_before_the_fall(was).min(new.schedule().steps_before_the_fall(is));
     steps_done <= is && steps_done <= before_the_fall
 }
 

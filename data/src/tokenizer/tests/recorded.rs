@@ -8,17 +8,11 @@ use super::*;
 
 /// A path under the shared data, or `None` where it is not kept and need not be.
 pub(super) fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../shared/data")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
     if path.exists() {
         return Some(path);
     }
-    assert_ne!(
-        std::env::var("FORNAX_REQUIRE_DATA").as_deref(),
-        Ok("1"),
-        "shared data `{name}` is absent"
-    );
+    assert_ne!(std::env::var("FORNAX_REQUIRE_DATA").as_deref(), Ok("1"), "shared data `{name}` is absent");
     println!("shared data `{name}` is absent: passed over");
     None
 }
@@ -35,21 +29,13 @@ fn merges_equal_the_recorded_reference() {
     let learned = merges::learn(words, 499, 1, &mut |_| {});
     let alphabet = train::byte_alphabet();
     let spell = |id: u32| -> String {
-        learned.tokens[id as usize]
-            .iter()
-            .map(|byte| alphabet[usize::from(*byte)])
-            .collect()
+        learned.tokens[id as usize].iter().map(|byte| alphabet[usize::from(*byte)]).collect()
     };
-    let found: Vec<String> = learned
-        .merges
-        .iter()
-        .map(|(a, b)| format!("{} {}", spell(*a), spell(*b)))
-        .collect();
+    let found: Vec<String> = learned.merges.iter().map(|(a, b)| format!("{} {}", spell(*a), spell(*b))).collect();
     let expected = fs::read_to_string(folder.join("train-bpe-reference-merges.txt")).unwrap();
     assert_eq!(found, expected.lines().collect::<Vec<_>>());
     let vocab: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&fs::read(folder.join("train-bpe-reference-vocab.json")).unwrap())
-            .unwrap();
+        serde_json::from_slice(&fs::read(folder.join("train-bpe-reference-vocab.json")).unwrap()).unwrap();
     assert_eq!(vocab.len(), 500);
     assert!((0..499).all(|id| vocab.contains_key(&spell(id))));
 }
@@ -90,25 +76,12 @@ fn gpt2_equals_python() {
     check_recorded(
         &tokenizer,
         [
-            &[
-                15496, 11, 995, 0, 632, 338, 48609, 13, 628, 220, 4930, 220, 9029,
-            ],
-            &[
-                2616, 38776, 40304, 851, 220, 19526, 254, 25001, 121, 32485, 50256, 87,
-            ],
-            &[
-                7454, 2402, 257, 640, 11, 20037, 338, 3797, 531, 25, 366, 17250, 1911,
-            ],
+            &[15496, 11, 995, 0, 632, 338, 48609, 13, 628, 220, 4930, 220, 9029],
+            &[2616, 38776, 40304, 851, 220, 19526, 254, 25001, 121, 32485, 50256, 87],
+            &[7454, 2402, 257, 640, 11, 20037, 338, 3797, 531, 25, 366, 17250, 1911],
         ],
     );
-    assert_eq!(
-        (
-            tokenizer.vocab_size(),
-            tokenizer.eos_id(),
-            tokenizer.bos_id()
-        ),
-        (50257, Some(50256), None)
-    );
+    assert_eq!((tokenizer.vocab_size(), tokenizer.eos_id(), tokenizer.bos_id()), (50257, Some(50256), None));
     check_text(&tokenizer, 0);
     // It came without a configuration and gets one; its own file is kept byte for byte.
     let copy = tempfile::tempdir().unwrap();
@@ -129,36 +102,18 @@ fn smollm2_equals_python() {
     check_recorded(
         &tokenizer,
         [
-            &[
-                19556, 28, 905, 17, 657, 506, 216, 34, 32, 34, 36, 30, 8866, 5713, 216, 5600,
-            ],
-            &[
-                3546, 46494, 37366, 1841, 216, 18645, 250, 48392, 138, 47526, 0, 104,
-            ],
-            &[
-                6403, 1980, 253, 655, 28, 14176, 506, 2644, 1137, 42, 476, 26843, 2227,
-            ],
+            &[19556, 28, 905, 17, 657, 506, 216, 34, 32, 34, 36, 30, 8866, 5713, 216, 5600],
+            &[3546, 46494, 37366, 1841, 216, 18645, 250, 48392, 138, 47526, 0, 104],
+            &[6403, 1980, 253, 655, 28, 14176, 506, 2644, 1137, 42, 476, 26843, 2227],
         ],
     );
-    assert_eq!(
-        (tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()),
-        (Some(1), Some(2), Some(49152))
-    );
+    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (Some(1), Some(2), Some(49152)));
     assert_eq!(tokenizer.vocab_size(), 49153);
     check_text(&tokenizer, 0);
     let copy = tempfile::tempdir().unwrap();
     tokenizer.save(&RealFs, copy.path()).unwrap();
-    for name in [
-        TOKENIZER_FILE,
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-    ] {
-        assert_eq!(
-            fs::read(copy.path().join(name)).unwrap(),
-            fs::read(folder.join(name)).unwrap(),
-            "{name}"
-        );
+    for name in [TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"] {
+        assert_eq!(fs::read(copy.path().join(name)).unwrap(), fs::read(folder.join(name)).unwrap(), "{name}");
     }
 }
 
@@ -171,40 +126,19 @@ fn tinystories_equals_python() {
     check_recorded(
         &tokenizer,
         [
-            &[
-                80, 1443, 410, 555, 271, 1504, 13, 11, 13, 15, 122, 3, 80, 80, 45, 75, 139, 80,
-                415, 53, 1499,
-            ],
-            &[
-                80, 557, 0, 218, 295, 58, 0, 80, 0, 80, 0, 80, 0, 208, 183, 187, 72, 375, 72, 210,
-                76,
-            ],
+            &[80, 1443, 410, 555, 271, 1504, 13, 11, 13, 15, 122, 3, 80, 80, 45, 75, 139, 80, 415, 53, 1499],
+            &[80, 557, 0, 218, 295, 58, 0, 80, 0, 80, 0, 80, 0, 208, 183, 187, 72, 375, 72, 210, 76],
             &[80, 147, 201, 282, 215, 1837, 411, 174, 1608, 5, 1158, 5, 10],
         ],
     );
     // transformers 5.23.0, AutoTokenizer: one beginning-of-text token, from the post-processor.
     let ids = tokenizer.encode(LINES[2], true).unwrap();
-    assert_eq!(
-        ids,
-        [
-            1, 80, 147, 201, 282, 215, 1837, 411, 174, 1608, 5, 1158, 5, 10
-        ]
-    );
-    let special = [
-        tokenizer.bos_id(),
-        tokenizer.eos_id(),
-        tokenizer.pad_id(),
-        tokenizer.unk_id(),
-    ];
+    assert_eq!(ids, [1, 80, 147, 201, 282, 215, 1837, 411, 174, 1608, 5, 1158, 5, 10]);
+    let special = [tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.unk_id()];
     assert_eq!(special, [Some(1), Some(2), Some(0), Some(0)]);
     // The space it puts in front of a text counts.
     let ids = tokenizer.encode(LINES[2], false).unwrap();
-    assert_eq!(
-        ids.iter()
-            .map(|id| tokenizer.token_bytes(*id))
-            .sum::<usize>(),
-        LINES[2].len() + 1
-    );
+    assert_eq!(ids.iter().map(|id| tokenizer.token_bytes(*id)).sum::<usize>(), LINES[2].len() + 1);
 }
 
 /// Real text survives the way there and back, and its bytes are counted right; each text costs `extra` bytes.
@@ -212,17 +146,8 @@ fn check_text(tokenizer: &Tokenizer, extra: usize) {
     let Some(path) = shared("tinystories/tiny_stories.txt") else {
         return;
     };
-    let text: String = fs::read_to_string(path)
-        .unwrap()
-        .chars()
-        .take(100_000)
-        .collect();
+    let text: String = fs::read_to_string(path).unwrap().chars().take(100_000).collect();
     round_trip(tokenizer, &text);
     let ids = tokenizer.encode(&text, false).unwrap();
-    assert_eq!(
-        ids.iter()
-            .map(|id| tokenizer.token_bytes(*id))
-            .sum::<usize>(),
-        text.len() + extra
-    );
+    assert_eq!(ids.iter().map(|id| tokenizer.token_bytes(*id)).sum::<usize>(), text.len() + extra);
 }

@@ -18,26 +18,14 @@ fn c2_a_save_that_fails_anywhere_leaves_the_old_or_the_new() {
         for k in 1..=counting.ops_used() {
             let run = run_with(&[1, 2, 5]);
             let result = work(&FailingFs::new(k, kind), run.path());
-            let case = format!(
-                "{kind:?} at operation {k}: {:?}",
-                counting.operations()[k as usize - 1]
-            );
+            let case = format!("{kind:?} at operation {k}: {:?}", counting.operations()[k as usize - 1]);
             let (found, skipped) = newest_valid(run.path()).unwrap();
-            assert!(
-                skipped.is_empty(),
-                "{case}: a half checkpoint has a final name"
-            );
+            assert!(skipped.is_empty(), "{case}: a half checkpoint has a final name");
             let found = value_of(&found.expect(&case));
-            assert!(
-                found == 10.0 || (found == 5.0 && result.is_err()),
-                "{case}: {found}"
-            );
+            assert!(found == 10.0 || (found == 5.0 && result.is_err()), "{case}: {found}");
             tidy(&RealFs, run.path()).unwrap();
             let left = names_in(&run.path().join("checkpoints"));
-            assert!(
-                left.iter().all(|name| name.len() == "step-00000010".len()),
-                "{case}: {left:?}"
-            );
+            assert!(left.iter().all(|name| name.len() == "step-00000010".len()), "{case}: {left:?}");
             let (again, _) = newest_valid(run.path()).unwrap();
             assert_eq!(value_of(&again.expect(&case)), found, "{case}");
             save_value(&RealFs, run.path(), 15, 15.0).expect(&case);
@@ -55,34 +43,20 @@ fn c2_a_replacement_that_fails_anywhere_leaves_the_old_or_the_new() {
         for k in 1..=counting.ops_used() {
             let run = run_with(&[5]);
             let result = save_value(&FailingFs::new(k, kind), run.path(), 5, 6.0);
-            let case = format!(
-                "{kind:?} at operation {k}: {:?}",
-                operations[k as usize - 1]
-            );
+            let case = format!("{kind:?} at operation {k}: {:?}", operations[k as usize - 1]);
             if kind != FailKind::Abort {
                 open_step(run.path(), 5).expect(&case);
             }
             tidy(&RealFs, run.path()).unwrap();
-            assert_eq!(
-                names_in(&run.path().join("checkpoints")),
-                ["step-00000005"],
-                "{case}"
-            );
+            assert_eq!(names_in(&run.path().join("checkpoints")), ["step-00000005"], "{case}");
             let found = value_of(&open_step(run.path(), 5).expect(&case));
-            assert!(
-                found == 6.0 || (found == 5.0 && result.is_err()),
-                "{case}: {found}"
-            );
+            assert!(found == 6.0 || (found == 5.0 && result.is_err()), "{case}: {found}");
         }
     }
 }
 
 fn steps_left(run: &Path) -> Vec<u64> {
-    list(run)
-        .unwrap()
-        .iter()
-        .map(|folder| folder.step)
-        .collect()
+    list(run).unwrap().iter().map(|folder| folder.step).collect()
 }
 
 #[test]
@@ -127,10 +101,7 @@ fn c19_pruning_that_fails_anywhere_keeps_two_valid_ones() {
             assert!(steps_left(run.path()).ends_with(&[4, 5]), "{kind:?} at {k}");
             tidy(&RealFs, run.path()).unwrap();
             prune(&RealFs, run.path(), 2, None).unwrap();
-            assert_eq!(
-                names_in(&run.path().join("checkpoints")),
-                ["step-00000004", "step-00000005"]
-            );
+            assert_eq!(names_in(&run.path().join("checkpoints")), ["step-00000004", "step-00000005"]);
         }
     }
 }

@@ -29,10 +29,7 @@ fn c4_every_flipped_byte_is_noticed() {
             let said = format!("{name}: byte {at} made {}", bytes[at]);
             let error = open_step(run.path(), 10).expect_err(&said);
             let is_version = matches!(error, CheckpointError::UnknownVersion { .. });
-            assert!(
-                error.exit() == Exit::Damaged || is_version,
-                "{said}: {error}"
-            );
+            assert!(error.exit() == Exit::Damaged || is_version, "{said}: {error}");
             let (found, skipped) = newest_valid(run.path()).unwrap();
             assert_eq!(value_of(&found.unwrap()), 5.0, "{said}");
             assert_eq!(skipped.len(), 1, "{said}");
@@ -40,10 +37,7 @@ fn c4_every_flipped_byte_is_noticed() {
         }
         fs::write(&file, &whole).unwrap();
     }
-    assert_eq!(
-        value_of(&newest_valid(run.path()).unwrap().0.unwrap()),
-        10.0
-    );
+    assert_eq!(value_of(&newest_valid(run.path()).unwrap().0.unwrap()), 10.0);
 }
 
 /// C5: a file cut anywhere is an error with both lengths.
@@ -64,15 +58,9 @@ fn c5_every_cut_is_an_error_with_both_lengths() {
             fs::write(&file, &whole[..cut]).unwrap();
             let error = Checkpoint::open(&path).unwrap_err();
             let sentence = error.to_string();
-            assert!(
-                sentence.contains(&format!("{cut} bytes")),
-                "{name} at {cut}: {sentence}"
-            );
+            assert!(sentence.contains(&format!("{cut} bytes")), "{name} at {cut}: {sentence}");
             if name == MANIFEST_FILE {
-                assert!(
-                    matches!(error, CheckpointError::BadManifest { .. }),
-                    "{sentence}"
-                );
+                assert!(matches!(error, CheckpointError::BadManifest { .. }), "{sentence}");
             } else {
                 assert!(
                     matches!(error, CheckpointError::LengthDiffers { found, expected, .. }
@@ -85,15 +73,9 @@ fn c5_every_cut_is_an_error_with_both_lengths() {
         fs::remove_file(&file).unwrap();
         let error = Checkpoint::open(&path).unwrap_err();
         if name == MANIFEST_FILE {
-            assert!(
-                matches!(error, CheckpointError::NoManifest { .. }),
-                "{error}"
-            );
+            assert!(matches!(error, CheckpointError::NoManifest { .. }), "{error}");
         } else {
-            assert!(
-                matches!(error, CheckpointError::MissingFile { .. }),
-                "{error}"
-            );
+            assert!(matches!(error, CheckpointError::MissingFile { .. }), "{error}");
         }
         fs::write(&file, &whole).unwrap();
     }
@@ -107,11 +89,7 @@ fn another_version_is_named() {
     let newer = text.replace("\"version\": 1", "\"version\": 2,\n  \"new_key\": true");
     fs::write(path.join(MANIFEST_FILE), newer).unwrap();
     let error = Checkpoint::open(&path).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("has format version 2, but this program reads version 1")
-    );
+    assert!(error.to_string().ends_with("has format version 2, but this program reads version 1"));
     assert_eq!(error.exit(), Exit::BadInput);
 }
 
@@ -125,16 +103,11 @@ fn forged(header: &str, data: usize) -> Vec<u8> {
 
 #[test]
 fn forged_tensor_files_are_refused() {
-    let one = |offsets: &str| {
-        format!(r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":{offsets}}}}}"#)
-    };
+    let one = |offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":{offsets}}}}}"#);
     let huge: Vec<String> = (0..8_u64)
         .map(|i| {
             let (start, end) = (i * ((1 << 61) - 1), (i + 1) * ((1 << 61) - 1));
-            format!(
-                r#""{i}":{{"dtype":"U8","shape":[{}],"data_offsets":[{start},{end}]}}"#,
-                end - start
-            )
+            format!(r#""{i}":{{"dtype":"U8","shape":[{}],"data_offsets":[{start},{end}]}}"#, end - start)
         })
         .collect();
     let mut files = vec![
@@ -155,13 +128,7 @@ fn forged_tensor_files_are_refused() {
         let error = tensors::parse(Path::new("m.safetensors"), &file).unwrap_err();
         assert!(matches!(error, CheckpointError::BadTensors { .. }));
     }
-    assert_eq!(
-        tensors::parse(Path::new("m"), &forged(&one("[0,4]"), 4))
-            .unwrap()
-            .tensors(&[0; 100])
-            .len(),
-        1
-    );
+    assert_eq!(tensors::parse(Path::new("m"), &forged(&one("[0,4]"), 4)).unwrap().tensors(&[0; 100]).len(), 1);
 }
 
 fn names() -> impl Strategy<Value = String> {
@@ -183,11 +150,7 @@ fn names() -> impl Strategy<Value = String> {
         "~/x",
         "…/x",
     ]);
-    prop_oneof![
-        known.prop_map(str::to_owned),
-        any::<String>(),
-        "[./a]{1,12}"
-    ]
+    prop_oneof![known.prop_map(str::to_owned), any::<String>(), "[./a]{1,12}"]
 }
 
 fn check_paths(folder: &Path, bytes: &[u8]) -> Result<bool, TestCaseError> {
@@ -196,9 +159,7 @@ fn check_paths(folder: &Path, bytes: &[u8]) -> Result<bool, TestCaseError> {
     };
     for path in manifest.paths(folder).unwrap() {
         prop_assert!(path.starts_with(folder) && path != folder, "{path:?}");
-        let climbs = path
-            .components()
-            .any(|part| matches!(part, std::path::Component::ParentDir));
+        let climbs = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
         prop_assert!(!climbs, "{path:?}");
         let link = folder.join("link");
         prop_assert!(!path.starts_with(link), "{path:?}");
@@ -231,11 +192,8 @@ proptest! {
 fn f17_a_good_manifest_is_accepted_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let parse = |names: &[&str], sha: &str| {
-        let files = names.iter().map(|&name| ManifestFile {
-            name: name.to_owned(),
-            bytes: 1,
-            sha256: sha.to_owned(),
-        });
+        let files =
+            names.iter().map(|&name| ManifestFile { name: name.to_owned(), bytes: 1, sha256: sha.to_owned() });
         let bytes = Manifest::new(files.collect()).to_bytes().unwrap();
         check_paths(folder.path(), &bytes).unwrap()
     };

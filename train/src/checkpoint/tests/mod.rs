@@ -22,10 +22,7 @@ fn state(step: u64) -> State {
         rng: RngPosition { seed: 7, step },
         schedule: ScheduleKind::Cosine,
         validation_loss: Some(0.1 + 0.2),
-        best: Some(Best {
-            step,
-            loss: 1.0 / 3.0,
-        }),
+        best: Some(Best { step, loss: 1.0 / 3.0 }),
         recipe_hash: "ab".repeat(32),
         tool_version: "0.1.0".to_owned(),
     }
@@ -33,26 +30,15 @@ fn state(step: u64) -> State {
 
 /// A tensor `[n]` whose values tell which save it belongs to.
 fn tensor(name: &str, n: usize, value: f32) -> NamedTensor<'static> {
-    let bytes: Vec<u8> = (0..n)
-        .flat_map(|i| (value + i as f32).to_le_bytes())
-        .collect();
+    let bytes: Vec<u8> = (0..n).flat_map(|i| (value + i as f32).to_le_bytes()).collect();
     NamedTensor::f32(name, vec![n], bytes)
 }
 
 fn model(value: f32) -> Vec<NamedTensor<'static>> {
-    vec![
-        tensor("b", 40, value),
-        tensor("a", 3, value),
-        tensor("empty", 0, value),
-    ]
+    vec![tensor("b", 40, value), tensor("a", 3, value), tensor("empty", 0, value)]
 }
 
-fn save_value(
-    fs: &dyn FileSystem,
-    run: &Path,
-    step: u64,
-    value: f32,
-) -> Result<PathBuf, CheckpointError> {
+fn save_value(fs: &dyn FileSystem, run: &Path, step: u64, value: f32) -> Result<PathBuf, CheckpointError> {
     let optimizer = [tensor("a.mean", 3, value), tensor("a.square", 3, value)];
     save(fs, run, step, &model(value), &optimizer, &state(step))
 }
@@ -74,9 +60,7 @@ fn value_of(checkpoint: &Checkpoint) -> f32 {
 
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -85,10 +69,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 fn what_is_saved_is_found_again() {
     let run = run_with(&[500]);
     let path = run.path().join("checkpoints/step-00000500");
-    assert_eq!(
-        names_in(&path),
-        [MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE]
-    );
+    assert_eq!(names_in(&path), [MANIFEST_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE]);
     let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.state(), &state(500));
     let mut expected = model(500.0);
@@ -151,38 +132,17 @@ fn what_is_not_finite_or_not_whole_is_never_written() {
         (Dtype::F16, 0xfc00_u16.to_le_bytes().to_vec()),
         (Dtype::F64, f64::NAN.to_le_bytes().to_vec()),
     ] {
-        let bad = NamedTensor {
-            name: "w".to_owned(),
-            dtype,
-            shape: vec![],
-            bytes: bytes.into(),
-        };
-        assert!(matches!(
-            refuse(&[bad]),
-            CheckpointError::NotFinite { at: 0, len: 1, .. }
-        ));
+        let bad = NamedTensor { name: "w".to_owned(), dtype, shape: vec![], bytes: bytes.into() };
+        assert!(matches!(refuse(&[bad]), CheckpointError::NotFinite { at: 0, len: 1, .. }));
     }
     let short = NamedTensor::f32("w", vec![2, 3], vec![0; 20]);
-    assert_eq!(
-        refuse(&[short]).to_string(),
-        "tensor `w` has 20 bytes, but its shape [2, 3] needs 24"
-    );
+    assert_eq!(refuse(&[short]).to_string(), "tensor `w` has 20 bytes, but its shape [2, 3] needs 24");
     refuse(&[tensor("w", 1, 0.0), tensor("w", 1, 0.0)]);
     refuse(&[tensor("__metadata__", 1, 0.0)]);
     let wide = NamedTensor::f32("w", vec![usize::MAX, 8], vec![0; 20]);
-    assert!(matches!(
-        refuse(&[wide]),
-        CheckpointError::BytesDiffer { .. }
-    ));
+    assert!(matches!(refuse(&[wide]), CheckpointError::BytesDiffer { .. }));
     let error = save(&RealFs, run.path(), 10, &[], &[], &state(11)).unwrap_err();
-    assert!(matches!(
-        error,
-        CheckpointError::StepDiffers {
-            found: 11,
-            expected: 10,
-            ..
-        }
-    ));
+    assert!(matches!(error, CheckpointError::StepDiffers { found: 11, expected: 10, .. }));
     let mut lost = state(10);
     lost.validation_loss = Some(f64::INFINITY);
     assert!(save(&RealFs, run.path(), 10, &[], &[], &lost).is_err());
@@ -192,18 +152,8 @@ fn what_is_not_finite_or_not_whole_is_never_written() {
 fn the_greatest_finite_numbers_are_written() {
     let run = tempfile::tempdir().unwrap();
     let values = [f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0, 1e-45];
-    let bytes: Vec<u8> = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    let path = save(
-        &RealFs,
-        run.path(),
-        1,
-        &[NamedTensor::f32("w", vec![5], bytes.clone())],
-        &[],
-        &state(1),
-    );
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let path = save(&RealFs, run.path(), 1, &[NamedTensor::f32("w", vec![5], bytes.clone())], &[], &state(1));
     let checkpoint = Checkpoint::open(&path.unwrap()).unwrap();
     assert_eq!(checkpoint.model_tensors()[0].bytes, bytes);
 }
@@ -217,61 +167,33 @@ fn c9_saving_onto_the_mapped_checkpoint_keeps_it() {
     let (model, optimizer) = (mapped.model_tensors(), mapped.optimizer_tensors());
     let path = save(&RealFs, run.path(), 5, &model, &optimizer, mapped.state()).unwrap();
     assert_eq!(FILES.map(|name| fs::read(path.join(name)).unwrap()), before);
-    assert_eq!(
-        mapped.model_tensors(),
-        open_step(run.path(), 5).unwrap().model_tensors()
-    );
+    assert_eq!(mapped.model_tensors(), open_step(run.path(), 5).unwrap().model_tensors());
 }
 
 #[test]
 fn an_exact_step_never_falls_back() {
     let run = run_with(&[5, 10]);
     let error = open_step(run.path(), 7).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("has no checkpoint of step 7; it has 5, 10"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("has no checkpoint of step 7; it has 5, 10"), "{error}");
     assert_eq!(error.exit(), Exit::BadInput);
     fs::remove_file(folder_of(run.path(), 10).join(MANIFEST_FILE)).unwrap();
     assert_eq!(open_step(run.path(), 10).unwrap_err().exit(), Exit::Damaged);
     fs::rename(folder_of(run.path(), 5), folder_of(run.path(), 6)).unwrap();
     let error = open_step(run.path(), 6).unwrap_err();
-    assert!(matches!(
-        error,
-        CheckpointError::StepDiffers {
-            found: 5,
-            expected: 6,
-            ..
-        }
-    ));
+    assert!(matches!(error, CheckpointError::StepDiffers { found: 5, expected: 6, .. }));
 }
 
 #[test]
 fn other_names_are_no_checkpoints() {
     let run = run_with(&[5, 123_456_789]);
     let parent = run.path().join("checkpoints");
-    for name in [
-        "step-5",
-        "step-+0000005",
-        "step-00000006.tmp-1",
-        "x",
-        "step-",
-        "step-99999999999999999999",
-    ] {
+    for name in ["step-5", "step-+0000005", "step-00000006.tmp-1", "x", "step-", "step-99999999999999999999"] {
         fs::create_dir(parent.join(name)).unwrap();
     }
     fs::write(parent.join("step-00000007"), "a file").unwrap();
-    let steps: Vec<u64> = list(run.path())
-        .unwrap()
-        .iter()
-        .map(|folder| folder.step)
-        .collect();
+    let steps: Vec<u64> = list(run.path()).unwrap().iter().map(|folder| folder.step).collect();
     assert_eq!(steps, [5, 123_456_789]);
     let empty = tempfile::tempdir().unwrap();
-    assert!(
-        list(empty.path()).unwrap().is_empty() && newest_valid(empty.path()).unwrap().0.is_none()
-    );
+    assert!(list(empty.path()).unwrap().is_empty() && newest_valid(empty.path()).unwrap().0.is_none());
     assert!(tidy(&RealFs, empty.path()).unwrap().is_empty());
 }

@@ -117,10 +117,7 @@ fn defaults_are_those_of_the_page() {
     assert_eq!(shape, expected);
     assert_eq!((recipe.seed, recipe.train.micro_batch()), (1337, 12));
     let (optimizer, checkpoint) = (&recipe.optimizer, &recipe.checkpoint);
-    assert_eq!(
-        (optimizer.beta1, optimizer.beta2, optimizer.eps),
-        (0.9, 0.95, 1e-8)
-    );
+    assert_eq!((optimizer.beta1, optimizer.beta2, optimizer.eps), (0.9, 0.95, 1e-8));
     assert_eq!((optimizer.weight_decay, optimizer.clip_norm), (0.1, 1.0));
     assert_eq!((checkpoint.keep_last, checkpoint.keep_best), (2, false));
     assert_eq!(recipe.schedule().final_lr_fraction, 0.1);
@@ -146,84 +143,32 @@ fn what_cannot_be_run_is_said_with_both_numbers() {
         "`schedule.warmup_steps` (900) and the decay (300 steps) together are longer than the run \
          (`train.steps`: 1000 steps)",
     );
-    refused(
-        FULL,
-        &["train.micro_batch=5"],
-        "`train.batch` (12) is not a multiple of `train.micro_batch` (5)",
-    );
-    refused(
-        SHORT,
-        &["model.width=130"],
-        "`model.width` (130) is not a multiple of `model.n_heads` (4)",
-    );
+    refused(FULL, &["train.micro_batch=5"], "`train.batch` (12) is not a multiple of `train.micro_batch` (5)");
+    refused(SHORT, &["model.width=130"], "`model.width` (130) is not a multiple of `model.n_heads` (4)");
     refused(
         FULL,
         &["checkpoint.keep_last=1"],
         "`checkpoint.keep_last` is 1, but a whole number from 2 to 1048576 is expected",
     );
-    refused(
-        FULL,
-        &["eval.tokens=63"],
-        "`eval.tokens` (63) is smaller than `train.context` (64)",
-    );
-    refused(
-        FULL,
-        &["optimizer.lr=nan"],
-        "`optimizer.lr` is NaN, but a number above 0 and at most 1 is expected",
-    );
-    refused(
-        FULL,
-        &["model.n_kv_heads=3"],
-        "`model.n_heads` (4) is not a multiple of `model.n_kv_heads` (3)",
-    );
+    refused(FULL, &["eval.tokens=63"], "`eval.tokens` (63) is smaller than `train.context` (64)");
+    refused(FULL, &["optimizer.lr=nan"], "`optimizer.lr` is NaN, but a number above 0 and at most 1 is expected");
+    refused(FULL, &["model.n_kv_heads=3"], "`model.n_heads` (4) is not a multiple of `model.n_kv_heads` (3)");
 }
 
 #[test]
 fn no_key_is_read_and_ignored() {
     for (text, set, part) in [
-        (
-            FULL,
-            "model.init=dir",
-            "`model.init` and `model.n_layers` are both given",
-        ),
-        (
-            FULL,
-            "tokenizer.path=a.json",
-            "`tokenizer.kind` is not `file`",
-        ),
-        (
-            FULL,
-            "tokenizer.kind=file",
-            "`tokenizer.vocab_size` is given",
-        ),
-        (
-            FULL,
-            "tokenizer.kind=characters",
-            "`tokenizer.vocab_size` is given",
-        ),
-        (
-            SHORT,
-            "tokenizer.kind=bpe",
-            "`tokenizer.vocab_size` is missing",
-        ),
+        (FULL, "model.init=dir", "`model.init` and `model.n_layers` are both given"),
+        (FULL, "tokenizer.path=a.json", "`tokenizer.kind` is not `file`"),
+        (FULL, "tokenizer.kind=file", "`tokenizer.vocab_size` is given"),
+        (FULL, "tokenizer.kind=characters", "`tokenizer.vocab_size` is given"),
+        (SHORT, "tokenizer.kind=bpe", "`tokenizer.vocab_size` is missing"),
         (SHORT, "tokenizer.kind=file", "`tokenizer.path` is missing"),
         (FULL, "data.text_field=text", "`data.text_field` is given"),
         (SHORT, "data.text_field=text", "`data.text_field` is given"),
-        (
-            SHORT,
-            "data.corpus_bytes=5000",
-            "`data.corpus_bytes` is given",
-        ),
-        (
-            FULL,
-            "schedule.kind=cosine",
-            "`schedule.decay_fraction` is given",
-        ),
-        (
-            FULL,
-            "schedule.kind=constant",
-            "`schedule.final_lr_fraction` is given",
-        ),
+        (SHORT, "data.corpus_bytes=5000", "`data.corpus_bytes` is given"),
+        (FULL, "schedule.kind=cosine", "`schedule.decay_fraction` is given"),
+        (FULL, "schedule.kind=constant", "`schedule.final_lr_fraction` is given"),
         (FULL, "eval.every=0", "`checkpoint.keep_best` is given"),
         (FULL, "eval.prompts=[]", "`eval.prompts` is missing"),
         (FULL, "data.validation_fraction=0", "`eval.every` is given"),
@@ -259,12 +204,7 @@ fn the_resolved_recipe_reads_back_and_stays() {
         assert_eq!(again.hash().unwrap(), recipe.hash().unwrap());
     }
     let resolved = read(SHORT, &[]).resolved_toml().unwrap();
-    for line in [
-        "seed = 1337",
-        "ffn_width = 352",
-        "micro_batch = 12",
-        "final_lr_fraction = 0.1",
-    ] {
+    for line in ["seed = 1337", "ffn_width = 352", "micro_batch = 12", "final_lr_fraction = 0.1"] {
         assert!(resolved.contains(line), "{line} in {resolved}");
     }
 }
@@ -273,19 +213,9 @@ fn the_resolved_recipe_reads_back_and_stays() {
 fn the_hash_follows_values_and_not_the_writing() {
     let hash = read(SHORT, &[]).hash().unwrap();
     assert_eq!(hash.len(), 64);
-    assert_eq!(
-        read(SHORT, &["model.n_kv_heads=4", "seed=1337"])
-            .hash()
-            .unwrap(),
-        hash
-    );
+    assert_eq!(read(SHORT, &["model.n_kv_heads=4", "seed=1337"]).hash().unwrap(), hash);
     assert_ne!(read(SHORT, &["seed=1338"]).hash().unwrap(), hash);
-    assert_ne!(
-        read(SHORT, &["optimizer.lr=0.0010000000000000002"])
-            .hash()
-            .unwrap(),
-        hash
-    );
+    assert_ne!(read(SHORT, &["optimizer.lr=0.0010000000000000002"]).hash().unwrap(), hash);
 }
 
 /// Each key of the full recipe, as `section.key`, and those it leaves out.
@@ -310,10 +240,7 @@ fn every_key() -> Vec<String> {
 fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
     let old = read(FULL, &[]);
     let change = |set: &str| compare_for_resume(&old, &read(FULL, &[set]), 500).unwrap();
-    assert_eq!(
-        compare_for_resume(&old, &old, 500).unwrap(),
-        ResumeChange::default()
-    );
+    assert_eq!(compare_for_resume(&old, &old, 500).unwrap(), ResumeChange::default());
     for set in [
         "log.every=1",
         "description=other",
@@ -329,11 +256,7 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "train.steps=1200",
     ] {
         let change = change(set);
-        assert_eq!(
-            (change.refused.len(), change.allowed.len()),
-            (0, 1),
-            "{set}"
-        );
+        assert_eq!((change.refused.len(), change.allowed.len()), (0, 1), "{set}");
     }
     for set in [
         "seed=8",
@@ -364,22 +287,12 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "eval.tokens=8192",
     ] {
         let change = change(set);
-        assert_eq!(
-            (change.refused.len(), change.allowed.len()),
-            (1, 0),
-            "{set}"
-        );
+        assert_eq!((change.refused.len(), change.allowed.len()), (1, 0), "{set}");
     }
     let other_text = compare_for_resume(&read(SHORT, &[]), &read(SHORT, &["data.source=b.txt"]), 1);
-    assert_eq!(
-        other_text.unwrap().refused,
-        ["data.source: \"input.txt\" -> \"b.txt\""]
-    );
+    assert_eq!(other_text.unwrap().refused, ["data.source: \"input.txt\" -> \"b.txt\""]);
     assert_eq!(change("model.width=64").refused, ["model.width: 32 -> 64"]);
-    assert_eq!(
-        change("eval.temperature=0").allowed,
-        ["eval.temperature: 0.5 -> 0.0"]
-    );
+    assert_eq!(change("eval.temperature=0").allowed, ["eval.temperature: 0.5 -> 0.0"]);
 }
 
 #[test]
@@ -388,19 +301,9 @@ fn a_run_may_grow_while_its_past_stays_the_same() {
         let set = format!("schedule.kind={kind}");
         let (old, longer) = (
             read(SHORT, &[&set, "schedule.warmup_steps=100"]),
-            read(
-                SHORT,
-                &[
-                    &set,
-                    "schedule.warmup_steps=100",
-                    &format!("train.steps={steps}"),
-                ],
-            ),
+            read(SHORT, &[&set, "schedule.warmup_steps=100", &format!("train.steps={steps}")]),
         );
-        compare_for_resume(&old, &longer, done)
-            .unwrap()
-            .refused
-            .is_empty()
+        compare_for_resume(&old, &longer, done).unwrap().refused.is_empty()
     };
     assert!(allowed("constant", 4000, 2000));
     assert!(allowed("constant", 1500, 1500));

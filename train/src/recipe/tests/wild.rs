@@ -20,20 +20,13 @@ fn k3_every_typo_of_a_key_names_the_right_key() {
     for key in &keys {
         let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         for typo in typos(name) {
-            let typed = if section.is_empty() {
-                typo.clone()
-            } else {
-                format!("{section}.{typo}")
-            };
+            let typed = if section.is_empty() { typo.clone() } else { format!("{section}.{typo}") };
             if siblings(key).contains(&typed) {
                 continue;
             }
             tried += 1;
             let error = load::<TrainRecipe>(FULL, "r.toml", &[format!("{typed}=1")]).unwrap_err();
-            assert!(
-                matches!(error, RecipeError::UnknownKey { .. }),
-                "{typed}: {error}"
-            );
+            assert!(matches!(error, RecipeError::UnknownKey { .. }), "{typed}: {error}");
             let hint = error.hint().unwrap();
             let may_be_beta1 = EITHER_BETA.contains(&typed.as_str()) && hint.contains("`beta1`");
             let is_right = hint.starts_with("did you mean") && hint.contains(&format!("`{name}`"));
@@ -63,9 +56,7 @@ fn typos(name: &str) -> Vec<String> {
         typos.extend([replaced, missing, doubled, swapped]);
     }
     let words = typos.into_iter().map(String::from_iter);
-    words
-        .filter(|word| word != name && !word.is_empty())
-        .collect()
+    words.filter(|word| word != name && !word.is_empty()).collect()
 }
 
 fn judge(text: &str, sets: &[String]) -> Result<(), TestCaseError> {

@@ -1,0 +1,373 @@
+//! A run: its folder, and the loop that takes it from its first step to its last.
+//!
+//! The loop never draws and never prints. It writes `events.jsonl` and hands each event to a bounded channel;
+//! a listener that is slow loses events, one that is gone is forgotten, and training goes on.
+
+mod clock;
+mod saving;
+mod steps;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use burn::tensor::Device;
+use fornax_base::files::{FileSystem, create_folder, remove_stale_temps, write_atomic_bytes};
+use fornax_base::lock::FolderLock;
+use fornax_data::batches::{Batch, Cursor, validation_batches};
+use fornax_model::Decoder;
+use fornax_model::device::DeviceName;
+use fornax_model::weights::TensorFile;
+
+use crate::checkpoint::{self, Best, Checkpoint};
+use crate::control::{Control, Ending, Signal};
+use crate::error::TrainError;
+use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
+use crate::gate::GradientGate;
+use crate::optimizer::AdamW;
+use crate::recipe::{TrainRecipe, compare_for_resume};
+use crate::setup::{self, Inputs, Preparing};
+
+/// The resolved recipe inside a run folder.
+pub const RECIPE_FILE: &str = "recipe.toml";
+/// The event log inside a run folder.
+pub const EVENTS_FILE: &str = "events.jsonl";
+/// The exported model inside a run folder.
+pub const MODEL_FOLDER: &str = "model";
+
+/// What a run makes in its folder besides the recipe; without a recipe, none of it may be there.
+const OWN_NAMES: [&str; 5] =
+    [setup::TOKENIZER_FOLDER, setup::DATA_FOLDER, checkpoint::FOLDER, MODEL_FOLDER, EVENTS_FILE];
+
+/// Where a run happens and who listens.
+pub struct Surroundings {
+    /// Writes every file of the run.
+    pub fs: Arc<dyn FileSystem>,
+    /// Where the model is trained.
+    pub device: Device,
+    /// Its name, for the log.
+    pub device_name: DeviceName,
+    /// The device as its driver calls it, for its published peak.
+    pub device_description: String,
+    /// A signal that asks the run to end.
+    pub signal: Signal,
+    /// Who wants to know; training does not wait for it.
+    pub listener: Option<SyncSender<TrainEvent>>,
+    /// Version of the program, for the checkpoint.
+    pub tool_version: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps done.
+    pub step: u64,
+    /// `None` when all steps are done, or why it stopped, after saving.
+    pub ending: Option<Ending>,
+    /// The exported model, when all steps are done.
+    pub model: Option<PathBuf>,
+    /// Last validation loss.
+    pub validation_loss: Option<f64>,
+}
+
+/// A run, ready for its next step.
+pub struct Run {
+    around: Surroundings,
+    folder: PathBuf,
+    recipe: TrainRecipe,
+    recipe_hash: String,
+    inputs: Inputs,
+    validation: Vec<Batch>,
+    decoder: Decoder,
+    optimizer: AdamW,
+    gate: GradientGate,
+    cursor: Cursor,
+    step: u64,
+    tokens_seen: u64,
+    best: Option<Best>,
+    validated: Option<(u64, f64)>,
+    saved: Option<u64>,
+    failed_saves: u32,
+    log: EventLog,
+    /// Events that the disk refused, in order; written before any later one.
+    unlogged: VecDeque<TrainEvent>,
+    matmul_rate: Option<f64>,
+    /// Held until the run is dropped.
+    lock: Option<FolderLock>,
+}
+
+impl Run {
+    /// Begins a run in `folder`, which must not hold one: prepares tokenizer, shards and model.
+    ///
+    /// # Errors
+    /// Anything of [`TrainError`]; nothing is trained then.
+    pub fn start(
+        around: Surroundings,
+        folder: &Path,
+        recipe: &TrainRecipe,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<Run, TrainError> {
+        let recipe = recipe.resolved()?;
+        let path = folder.join(RECIPE_FILE);
+        create_folder(&*around.fs, folder)?;
+        // Before looking: a run that is under way in the folder is named by its process.
+        let lock = FolderLock::acquire(folder)?;
+        if path.exists() {
+            return Err(TrainError::RunExists { folder: folder.to_path_buf() });
+        }
+        if let Some(found) = OWN_NAMES.into_iter().find(|name| folder.join(name).exists()) {
+            return Err(TrainError::Occupied { folder: folder.to_path_buf(), found });
+        }
+        remove_stale_temps(&*around.fs, folder)?;
+        let sources = setup::sources(&recipe)?;
+        let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
+        setup::config(&recipe, &tokenizer)?;
+        write_atomic_bytes(&*around.fs, &path, recipe.resolved_toml()?.as_bytes())?;
+        // After the recipe: a tokenizer without its recipe would be taken for that of the next run here.
+        setup::keep_tokenizer(&*around.fs, folder, &tokenizer)?;
+        let fs = Arc::clone(&around.fs);
+        let mut run = Run::open(around, folder, recipe, None, progress).inspect_err(|_| {
+            // Nothing was trained: the same folder is to serve the corrected recipe.
+            remove_beginnings(&*fs, folder);
+        })?;
+        run.lock = Some(lock);
+        Ok(run)
+    }
+
+    /// Continues the run in `folder` from its newest whole checkpoint, or from exactly `step`. `change` may
+    /// alter harmless keys of the recipe.
+    ///
+    /// # Errors
+    /// Anything of [`TrainError`]; the run folder is as it was, but for leftovers of a crash.
+    pub fn resume(
+        around: Surroundings,
+        folder: &Path,
+        step: Option<u64>,
+        change: &dyn Fn(&str, &Path) -> Result<TrainRecipe, TrainError>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<Run, TrainError> {
+        let path = folder.join(RECIPE_FILE);
+        if !path.exists() {
+            return Err(TrainError::NotARun { folder: folder.to_path_buf() });
+        }
+        let lock = FolderLock::acquire(folder)?;
+        remove_stale_temps(&*around.fs, folder)?;
+        checkpoint::tidy(&*around.fs, folder)?;
+        let text = fornax_base::files::read_text_limited(&path, 1 << 20)?;
+        let old: TrainRecipe = fornax_base::recipe::load(&text, &path.display().to_string(), &[])?;
+        let new = change(&text, &path)?.resolved()?;
+        let (found, skipped) = find_checkpoint(folder, step)?;
+        let done = found.as_ref().map_or(0, |checkpoint| checkpoint.state().step);
+        let changes = compare_for_resume(&old, &new, done)?;
+        if !changes.refused.is_empty() {
+            let folder = folder.to_path_buf();
+            return Err(TrainError::ResumeRefused { folder, changes: changes.refused });
+        }
+        // Before the log is cut: were they left, a plain resume would take them over a log that ends earlier.
+        let aside = match step {
+            Some(step) => checkpoint::set_aside_after(&*around.fs, folder, step)?,
+            None => Vec::new(),
+        };
+        let mut run = Run::open(around, folder, new, found.as_ref(), progress)?;
+        run.lock = Some(lock);
+        if !changes.allowed.is_empty() {
+            write_atomic_bytes(&*run.around.fs, &path, run.recipe.resolved_toml()?.as_bytes())?;
+        }
+        if let Some(checkpoint) = found {
+            run.restore(&checkpoint)?;
+            for path in aside {
+                let message = format!("a later checkpoint was set aside as `{}`", path.display());
+                run.emit(TrainEvent::Warning { step: run.step, message })?;
+            }
+            run.emit(TrainEvent::Resumed {
+                step: run.step,
+                from: checkpoint.path().to_path_buf(),
+                skipped,
+                changed: changes.allowed,
+            })?;
+        }
+        Ok(run)
+    }
+
+    fn open(
+        around: Surroundings,
+        folder: &Path,
+        recipe: TrainRecipe,
+        from: Option<&Checkpoint>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<Run, TrainError> {
+        let fs = &*around.fs;
+        let sources = if folder.join(setup::DATA_FOLDER).join(fornax_data::dataset::DATASET_FILE).exists() {
+            Vec::new() // the shards are there; the text may be gone
+        } else {
+            setup::sources(&recipe)?
+        };
+        let tokenizer = setup::tokenizer(fs, folder, &recipe, &sources, progress)?;
+        if from.is_none() {
+            setup::config(&recipe, &tokenizer)?;
+        }
+        let dataset = setup::dataset(fs, folder, &recipe, &sources, &tokenizer, progress)?;
+        let rows = recipe.train.micro_batch();
+        let validation = match recipe.eval.every {
+            0 => Vec::new(),
+            _ => validation_batches(
+                &dataset.validation(),
+                rows,
+                recipe.train.context,
+                recipe.eval.tokens,
+                recipe.data.packing,
+            )?,
+        };
+        // Built on the plain device; the parameters alone go to the autodiff device.
+        let (decoder, warnings) = match from {
+            Some(checkpoint) => (setup::saved_decoder(&recipe, checkpoint, &around.device)?, Vec::new()),
+            None => setup::decoder(&recipe, &tokenizer, &around.device)?,
+        };
+        let checkpoints = folder.join(checkpoint::FOLDER);
+        create_folder(fs, &checkpoints)?;
+        let shape = decoder.config().to_hf_json();
+        write_atomic_bytes(fs, &checkpoints.join("config.json"), shape.as_bytes())?;
+        let log_path = folder.join(EVENTS_FILE);
+        match from {
+            Some(checkpoint) => drop(cut_to_step(fs, &log_path, checkpoint.state().step)?),
+            // Killed before its opening checkpoint: nothing of it counts.
+            None => cut_everything(fs, &log_path)?,
+        }
+        let log = EventLog::open(Arc::clone(&around.fs), &log_path)?;
+        Control::new(folder, around.signal.clone()).discard_stale(fs)?;
+        let mut run = Run {
+            folder: folder.to_path_buf(),
+            recipe_hash: recipe.hash()?,
+            inputs: Inputs { tokenizer: Arc::new(tokenizer), dataset },
+            validation,
+            optimizer: AdamW::new(&recipe.optimizer),
+            gate: GradientGate::default(),
+            cursor: Cursor::default(),
+            step: 0,
+            tokens_seen: 0,
+            best: None,
+            validated: None,
+            saved: None,
+            failed_saves: 0,
+            log,
+            unlogged: VecDeque::new(),
+            matmul_rate: None,
+            decoder: decoder.trainable(true),
+            around,
+            recipe,
+            lock: None,
+        };
+        for message in warnings {
+            run.emit(TrainEvent::Warning { step: 0, message })?;
+        }
+        Ok(run)
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let state = checkpoint.state();
+        let stored = TensorFile::open(&checkpoint.path().join(checkpoint::OPTIMIZER_FILE))?;
+        let sizes: Vec<(String, usize)> =
+            self.decoder.parameters().into_iter().map(|(name, shape, _)| (name, shape.iter().product())).collect();
+        let damaged =
+            |message: String| TrainError::OptimizerState { path: checkpoint.path().to_path_buf(), message };
+        self.optimizer
+            .restore(state.optimizer_updates, &sizes, |name| stored.vector(name, &self.around.device))
+            .map_err(damaged)?;
+        self.cursor = serde_json::from_value(state.cursor.clone()).map_err(|e| damaged(e.to_string()))?;
+        self.step = state.step;
+        self.tokens_seen = state.tokens_seen;
+        self.best = state.best;
+        self.validated = state.validation_loss.map(|loss| (state.step, loss));
+        self.saved = Some(state.step);
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The resolved recipe.
+    pub fn recipe(&self) -> &TrainRecipe {
+        &self.recipe
+    }
+
+    /// Trainable parameters.
+    pub fn n_parameters(&self) -> u64 {
+        self.decoder.config().n_parameters()
+    }
+
+    /// Writes an event to the log and offers it to the listener. A disk that refuses does not stop the run:
+    /// the event waits in memory, and no checkpoint is saved before it is written.
+    fn emit(&mut self, event: TrainEvent) -> Result<(), TrainError> {
+        to_line(&event)?;
+        let was_behind = !self.unlogged.is_empty();
+        self.unlogged.push_back(event.clone());
+        let written = self.write_log();
+        self.tell(event);
+        match written {
+            Err(error) if !was_behind => {
+                let message = format!("the event log waits for the disk: {}", sentence(&error));
+                self.tell(TrainEvent::Warning { step: self.step, message });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write_log(&mut self) -> Result<(), TrainError> {
+        while let Some(event) = self.unlogged.front() {
+            self.log.append(event)?;
+            self.unlogged.pop_front();
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: TrainEvent) {
+        if let Some(listener) = &self.around.listener
+            && let Err(TrySendError::Disconnected(_)) = listener.try_send(event)
+        {
+            self.around.listener = None;
+        }
+    }
+}
+
+/// The checkpoint to continue from, and sentences about newer ones that were passed over.
+fn find_checkpoint(folder: &Path, step: Option<u64>) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+    if let Some(step) = step {
+        return Ok((Some(checkpoint::open_step(folder, step)?), Vec::new()));
+    }
+    let (found, skipped) = checkpoint::newest_valid(folder)?;
+    let skipped: Vec<String> = skipped.iter().map(|s| format!("{}: {}", s.path.display(), s.why)).collect();
+    match found.is_none() && !skipped.is_empty() {
+        true => Err(TrainError::AllDamaged { folder: folder.to_path_buf(), skipped }),
+        false => Ok((found, skipped)),
+    }
+}
+
+/// Takes back what a run that could not begin has made.
+fn remove_beginnings(fs: &dyn FileSystem, folder: &Path) {
+    // The error that counts is the one that stopped it; what stays is named by the next start.
+    for path in OWN_NAMES.into_iter().chain([RECIPE_FILE]).map(|name| folder.join(name)) {
+        let _ = if path.is_dir() { fs.remove_folder(&path) } else { fs.remove_file(&path) };
+    }
+}
+
+fn cut_everything(fs: &dyn FileSystem, path: &Path) -> Result<(), TrainError> {
+    match path.exists() {
+        true => Ok(fornax_base::files::cut_log(fs, path, &mut |_| false)?),
+        false => Ok(()),
+    }
+}
+
+/// An error and its causes in one line.
+fn sentence(error: &TrainError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,243 @@
+//! The loop: steps, commands, validation and samples, until the last step or a reason to end.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::DType;
+use fornax_base::exit::Exit;
+use fornax_data::batches::Batches;
+use fornax_data::prefetch::Prefetch;
+use fornax_model::Decoder;
+
+use super::clock::Clock;
+use super::{Outcome, Run, sentence};
+use crate::checkpoint;
+use crate::control::{Control, Ending};
+use crate::error::TrainError;
+use crate::events::{StopReason, TrainEvent};
+use crate::rate;
+use crate::step::{Objective, train_step};
+use crate::validation;
+
+/// Micro-batches made ahead of the training thread.
+const PREFETCH: usize = 4;
+/// How often a paused run looks for commands.
+const PAUSE_POLL: Duration = Duration::from_millis(100);
+
+impl Run {
+    /// Takes steps until the recipe's last one, or until a signal or a command ends the run after saving.
+    ///
+    /// # Errors
+    /// [`TrainError`]; for numbers that are not finite [`TrainError::StoppedAt`], with no update applied.
+    pub fn fit(&mut self, objective: Objective<'_>) -> Result<Outcome, TrainError> {
+        let started = Instant::now();
+        let result = self.take_steps(objective, started);
+        if let Err(error) = &result {
+            let event = TrainEvent::Stopped { step: self.step, reason: reason(error), message: sentence(error) };
+            // The error itself is what the caller must see, even when the log cannot be written.
+            let _ = self.emit(event).and_then(|()| Ok(self.log.sync()?));
+        }
+        result
+    }
+
+    fn take_steps(&mut self, objective: Objective<'_>, started: Instant) -> Result<Outcome, TrainError> {
+        let total = self.recipe.train.steps;
+        let mut control = Control::new(&self.folder, self.around.signal.clone());
+        let mut prefetch = Prefetch::start(self.batches()?, self.cursor, PREFETCH)?;
+        self.matmul_rate = rate::matmul_rate(&self.around.device, self.decoder.compute());
+        self.announce(total)?;
+        // A checkpoint of step 0 was saved after this, so a run resumed from it has it behind it.
+        if self.step == 0 && self.saved.is_none() {
+            self.validate_and_sample(true)?;
+        }
+        let mut clock = Clock::new(self.tokens_seen);
+        while self.step < total {
+            let ending = self.obey(&mut control, &mut clock)?;
+            if let Some(ending) = ending {
+                return self.stop(ending);
+            }
+            let mut micro_batches = Vec::new();
+            let mut after = self.cursor;
+            for _ in 0..self.recipe.train.batch / self.recipe.train.micro_batch() {
+                let (batch, cursor) = prefetch.recv()?;
+                micro_batches.push(batch);
+                after = cursor;
+            }
+            let lr = self.recipe.schedule().lr_at(self.step, total);
+            let clip = self.recipe.optimizer.clip_norm;
+            let report = train_step(
+                &mut self.decoder,
+                &mut self.optimizer,
+                &mut self.gate,
+                objective,
+                &micro_batches,
+                lr,
+                clip,
+            )
+            .map_err(|error| self.locate(error))?;
+            self.cursor = after;
+            self.step += 1;
+            self.tokens_seen += micro_batches.iter().map(|b| (b.rows * b.columns) as u64).sum::<u64>();
+            if report.weight == 0.0 {
+                let message = "every target of this step is masked; nothing was learned from it".to_string();
+                self.emit(TrainEvent::Warning { step: self.step, message })?;
+            } else if report.grad_norm == 0.0 {
+                let message = "every gradient of this step is zero; nothing was learned from it".to_string();
+                self.emit(TrainEvent::Warning { step: self.step, message })?;
+            }
+            if self.step.is_multiple_of(self.recipe.log.every) || self.step == 1 || self.step == total {
+                let event = self.step_event(report.loss, report.grad_norm, lr, &mut clock);
+                self.emit(event)?;
+            }
+            clock.pause();
+            self.validate_and_sample(false)?;
+            if self.step.is_multiple_of(self.recipe.checkpoint.every) || self.step == total {
+                self.save()?;
+            }
+            clock.resume();
+        }
+        self.finish(started)
+    }
+
+    fn batches(&self) -> Result<Batches, TrainError> {
+        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
+        let stream = self.inputs.dataset.train();
+        Ok(Batches::new(stream, rows, context, self.recipe.data.packing, self.recipe.seed)?)
+    }
+
+    fn announce(&mut self, total: u64) -> Result<(), TrainError> {
+        let precision = match self.decoder.compute() {
+            DType::BF16 => "bf16",
+            DType::F16 => "f16",
+            _ => "f32",
+        };
+        self.emit(TrainEvent::Started {
+            run: self.folder.clone(),
+            step: self.step,
+            total_steps: total,
+            n_parameters: self.n_parameters(),
+            device: self.around.device_name.to_string(),
+            precision: precision.to_string(),
+            tokens_per_step: (self.recipe.train.batch * self.recipe.train.context) as u64,
+            recipe_hash: self.recipe_hash.clone(),
+        })
+    }
+
+    /// Looks at commands and signals; waits while paused. Gives the reason to end, if there is one.
+    fn obey(&mut self, control: &mut Control, clock: &mut Clock) -> Result<Option<Ending>, TrainError> {
+        loop {
+            let orders = control.poll(&*self.around.fs);
+            for message in orders.warnings {
+                self.emit(TrainEvent::Warning { step: self.step, message })?;
+            }
+            if orders.save || orders.ending.is_some() {
+                clock.pause();
+                self.save()?;
+                if !control.is_paused() {
+                    clock.resume();
+                }
+            }
+            if orders.pause_changed {
+                let paused = control.is_paused();
+                self.emit(TrainEvent::Paused { step: self.step, paused })?;
+                if paused { clock.pause() } else { clock.resume() }
+            }
+            if orders.ending.is_some() || !control.is_paused() {
+                return Ok(orders.ending);
+            }
+            std::thread::sleep(PAUSE_POLL);
+        }
+    }
+
+    fn step_event(&self, loss: f64, grad_norm: f64, lr: f64, clock: &mut Clock) -> TrainEvent {
+        let tokens_per_second = clock.rate(self.tokens_seen);
+        let per_token = self.decoder.config().training_flops_per_token(self.recipe.train.context);
+        let used = per_token * tokens_per_second;
+        let peak = rate::published_peak(&self.around.device_description, self.decoder.compute());
+        let left = (self.recipe.train.steps - self.step) as f64;
+        let tokens_per_step = (self.recipe.train.batch * self.recipe.train.context) as f64;
+        TrainEvent::Step {
+            step: self.step,
+            loss,
+            lr,
+            grad_norm,
+            tokens: self.tokens_seen,
+            tokens_per_second,
+            matmul_share: self.matmul_rate.map(|rate| used / rate),
+            mfu: peak.map(|peak| used / peak),
+            memory_bytes: self.memory(),
+            eta_seconds: (tokens_per_second > 0.0).then(|| left * tokens_per_step / tokens_per_second),
+        }
+    }
+
+    fn memory(&self) -> Option<u64> {
+        match self.around.device.memory_pool_usage() {
+            Some(usage) => Some(usage.bytes_reserved),
+            None => rate::resident_bytes(),
+        }
+    }
+
+    /// Validates and samples where this step is one for it; `at_start` is before any step.
+    fn validate_and_sample(&mut self, at_start: bool) -> Result<(), TrainError> {
+        let eval = self.recipe.eval.clone();
+        let last = self.step == self.recipe.train.steps;
+        let due = |every: u64| every > 0 && (at_start || last || self.step.is_multiple_of(every));
+        let (validate, sample) = (due(eval.every), due(eval.sample_every));
+        if !validate && !sample {
+            return Ok(());
+        }
+        let plain = self.decoder.clone().trainable(false);
+        if validate {
+            let measured = validation::measure(&plain, &self.validation, &self.inputs.tokenizer)?;
+            let validation::Measured { loss, bits_per_byte, tokens } = measured;
+            if !loss.is_finite() {
+                return Err(TrainError::ValidationNotFinite { step: self.step, loss });
+            }
+            self.validated = Some((self.step, loss));
+            self.emit(TrainEvent::Validation { step: self.step, loss, bits_per_byte, tokens })?;
+        }
+        for prompt in eval.prompts.iter().filter(|_| sample) {
+            let event = self.sample(&plain, prompt);
+            self.emit(event)?;
+        }
+        Ok(())
+    }
+
+    /// The text after `prompt`; a prompt that cannot be continued costs a warning, not the run.
+    fn sample(&self, plain: &Decoder, prompt: &str) -> TrainEvent {
+        let (step, eval) = (self.step, &self.recipe.eval);
+        let position = (self.recipe.seed, step);
+        let tokenizer = &self.inputs.tokenizer;
+        match validation::sample(plain, tokenizer, prompt, eval.sample_tokens, eval.temperature, position) {
+            Ok(text) => TrainEvent::Sample { step, prompt: prompt.to_string(), text },
+            Err(error) => {
+                let message = format!("no sample of the prompt {prompt:?}: {}", sentence(&error));
+                TrainEvent::Warning { step, message }
+            }
+        }
+    }
+
+    fn locate(&self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::NotFinite { .. } => {
+                let last = checkpoint::list(&self.folder).ok().and_then(|mut all| all.pop());
+                TrainError::StoppedAt {
+                    step: self.step + 1,
+                    epoch: self.cursor.epoch,
+                    window: self.cursor.window,
+                    last: last.map_or("none".into(), |folder| folder.path.display().to_string()),
+                    source: Box::new(error),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+fn reason(error: &TrainError) -> StopReason {
+    match error {
+        error if error.exit() == Exit::NotFinite => StopReason::NonFinite,
+        TrainError::Gate(_) => StopReason::GradientGate,
+        TrainError::SavesFailing { .. } => StopReason::CheckpointsFailing,
+        _ => StopReason::Failed,
+    }
+}

@@ -1,5 +1,7 @@
 //! Logits, loss and gradients of tiny random models of every family, against transformers.
 
+#![allow(clippy::print_stdout, reason = "measured differences, shown with --nocapture")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -157,7 +157,7 @@ impl Run {
         let text = fornax_base::files::read_text_limited(&path, 1 << 20)?;
         let old: TrainRecipe = fornax_base::recipe::load(&text, &path.display().to_string(), &[])?;
         let new = change(&text, &path)?.resolved()?;
-        let (found, skipped) = find_checkpoint(folder, step)?;
+        let (found, mut skipped) = find_checkpoint(folder, step)?;
         let done = found.as_ref().map_or(0, |checkpoint| checkpoint.state().step);
         let changes = compare_for_resume(&old, &new, done)?;
         if !changes.refused.is_empty() {
@@ -165,10 +165,10 @@ impl Run {
             return Err(TrainError::ResumeRefused { folder, changes: changes.refused });
         }
         // Before the log is cut: were they left, a plain resume would take them over a log that ends earlier.
-        let aside = match step {
-            Some(step) => checkpoint::set_aside_after(&*around.fs, folder, step)?,
-            None => Vec::new(),
-        };
+        if let Some(step) = step {
+            let aside = checkpoint::set_aside_after(&*around.fs, folder, step)?;
+            skipped.extend(aside.iter().map(|path| format!("{}: set aside, it is later", path.display())));
+        }
         let mut run = Run::open(around, folder, new, found.as_ref(), progress)?;
         run.lock = Some(lock);
         if !changes.allowed.is_empty() {
@@ -176,10 +176,6 @@ impl Run {
         }
         if let Some(checkpoint) = found {
             run.restore(&checkpoint)?;
-            for path in aside {
-                let message = format!("a later checkpoint was set aside as `{}`", path.display());
-                run.emit(TrainEvent::Warning { step: run.step, message })?;
-            }
             run.emit(TrainEvent::Resumed {
                 step: run.step,
                 from: checkpoint.path().to_path_buf(),

@@ -73,6 +73,9 @@ fn an_explicit_step_goes_back_and_gives_the_same_bytes() {
     finish(run);
     assert!(checkpoint_bytes(&straight, 12) == bytes);
     assert_eq!(told(&straight), before);
+    // Nothing of the other continuation is lost, and nothing of it is taken for this one.
+    let aside = |step: u64| checkpoint::folder_of(&straight, step).with_added_extension("aside").exists();
+    assert!(!aside(5) && aside(11) && aside(12));
     let error = resume(&straight, Some(77), &[]).err().unwrap();
     assert_eq!(error.exit(), Exit::BadInput, "{error}");
 }

@@ -7,6 +7,12 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// Training frees and takes the same large buffers at every step; the system's allocator gives them back to the
+/// kernel in between and pays for each page anew.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     cli::report::install_panic_message();

@@ -1,6 +1,8 @@
 //! The `fornax` program: parses, dispatches, prints one error, and turns it into an exit code.
 
 #![forbid(unsafe_code)]
+// The doc comments of arguments are help texts: brackets and angles in them are the user's notation.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 mod cli;
 

@@ -25,8 +25,11 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
 
 const COMMANDS: [(&str, &[&str]); 5] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--check", "--device", "--json", "--help"]),
-    ("pretrain", &["--run", "--resume", "--step", "--set", "--check", "--device", "--json", "--help"]),
+    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
+    (
+        "pretrain",
+        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
+    ),
     (
         "generate",
         &[

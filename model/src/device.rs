@@ -179,7 +179,7 @@ pub fn inventory() -> Vec<Found> {
             let supported = |dtype: &DType| fault.is_none() && device.supports_dtype(*dtype);
             all.push(Found {
                 name: DeviceName::Named(kind, index),
-                description: describe(kind, &device),
+                description: describe(DeviceName::Named(kind, index), &device),
                 dtypes: [DType::F32, DType::F16, DType::BF16].into_iter().filter(supported).collect(),
                 memory: memory(kind, index),
                 fault,
@@ -253,17 +253,19 @@ fn is_software(device: &Device) -> bool {
     cfg!(feature = "gpu") && text.contains("wgpu") && text.contains("cpu")
 }
 
+/// What the driver calls the device of that name.
 #[cfg(feature = "cube")]
-fn describe(kind: Kind, device: &Device) -> String {
-    if kind == Kind::Cpu {
+pub fn describe(name: DeviceName, device: &Device) -> String {
+    if matches!(name, DeviceName::Named(Kind::Cpu, _)) {
         return processor();
     }
     let identity = catch_unwind(std::panic::AssertUnwindSafe(|| device.identity()));
     identity.ok().flatten().map_or_else(|| format!("{device:?}"), |identity| identity.name)
 }
 
+/// What the driver calls the device of that name.
 #[cfg(not(feature = "cube"))]
-fn describe(_: Kind, _: &Device) -> String {
+pub fn describe(_: DeviceName, _: &Device) -> String {
     processor()
 }
 

@@ -62,7 +62,7 @@ impl Quickstart {
 
 fn pretrain(quickstart: &Quickstart, folder: &Path) -> Result<Exit, Failure> {
     let recipe = read_recipe(RECIPE, Path::new("recipes/quickstart.toml"), &quickstart.sets)?;
-    let (outcome, _) = train(&quickstart.device, false, folder, |around| {
+    let outcome = train(&quickstart.device, false, folder, |around| {
         Run::start(around, folder, &recipe, &mut progress::preparing())
     })?;
     match outcome.ending {

@@ -7,7 +7,7 @@ use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::{RealFs, read_text_limited};
 use fornax_base::recipe;
-use fornax_model::device::inventory;
+use fornax_model::device::describe;
 use fornax_train::TrainError;
 use fornax_train::control::{Ending, Signal};
 use fornax_train::recipe::TrainRecipe;
@@ -41,6 +41,9 @@ pub(crate) struct Train {
     /// Override a key of the recipe, for example --set train.steps=100
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// Dtype of the matrix products: f32, bf16 or f16; the same as --set train.precision=DTYPE
+    #[arg(long, value_name = "DTYPE", value_parser = ["f32", "bf16", "f16"])]
+    precision: Option<String>,
     /// Check the recipe, print it resolved, and stop
     #[arg(long, conflicts_with = "resume")]
     check: bool,
@@ -52,7 +55,8 @@ pub(crate) struct Train {
 }
 
 impl Train {
-    pub(crate) fn run(self) -> Result<Exit, Failure> {
+    pub(crate) fn run(mut self) -> Result<Exit, Failure> {
+        self.sets.extend(self.precision.iter().map(|dtype| format!("train.precision={dtype}")));
         if let Some(run) = &self.resume {
             return self.resume_run(run);
         }
@@ -66,7 +70,7 @@ impl Train {
         }
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let folder = self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
-        let (outcome, _) = train(&self.device, self.json, &folder, |around| {
+        let outcome = train(&self.device, self.json, &folder, |around| {
             Run::start(around, &folder, &recipe, &mut progress::preparing())
         })?;
         Ok(conclude(&folder, &outcome))
@@ -76,7 +80,7 @@ impl Train {
         let change = |text: &str, path: &Path| -> Result<TrainRecipe, TrainError> {
             Ok(recipe::load(text, &path.display().to_string(), &self.sets)?)
         };
-        let (outcome, _) = train(&self.device, self.json, folder, |around| {
+        let outcome = train(&self.device, self.json, folder, |around| {
             let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
             let steps = run.recipe().train.steps;
             if run.step() == steps {
@@ -101,16 +105,15 @@ pub(crate) fn train(
     json: bool,
     folder: &Path,
     open: impl FnOnce(Surroundings) -> Result<Run, TrainError>,
-) -> Result<(Outcome, u64), Failure> {
+) -> Result<Outcome, Failure> {
     let (device, device_name) = device.open()?;
-    let description = inventory().into_iter().find(|found| found.name == device_name);
     let (sender, listener) = progress::listen(json);
     let signal = Signal::default();
     let around = Surroundings {
         fs: Arc::new(RealFs),
-        device,
         device_name,
-        device_description: description.map(|found| found.description).unwrap_or_default(),
+        device_description: describe(device_name, &device),
+        device,
         signal: signal.clone(),
         listener: Some(sender),
         tool_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -119,10 +122,9 @@ pub(crate) fn train(
     let mut run = open(around)?;
     signals::ask_through(signal.flag())?;
     let result = run.fit(&next_token);
-    let n_parameters = run.n_parameters();
     drop(run); // with it the sender, which ends the listener
     listener.finish();
-    Ok((result.map_err(|error| Failure::from(error).while_running())?, n_parameters))
+    result.map_err(|error| Failure::from(error).while_running())
 }
 
 /// Says what to type next and gives the exit code.

@@ -119,6 +119,14 @@ pub enum TrainError {
         /// Its `max_position_embeddings`.
         limit: usize,
     },
+    /// The device cannot compute in the recipe's precision.
+    #[error("`{device}` does not compute in {precision}")]
+    Precision {
+        /// The device's name.
+        device: String,
+        /// `train.precision` of the recipe.
+        precision: &'static str,
+    },
     /// Token ids the model has no embedding for.
     #[error("the tokenizer has {tokenizer} tokens, the model's vocabulary {model}")]
     Vocabulary {
@@ -238,6 +246,9 @@ impl TrainError {
                 Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
             }
             TrainError::RecipeFile(error) => error.hint(),
+            TrainError::Precision { .. } => {
+                Some("`fornax doctor` lists the dtypes of each device; f32 is always there".into())
+            }
             TrainError::Export { .. } => {
                 Some("the checkpoint is saved; `train --resume` writes the model again".into())
             }

@@ -202,6 +202,15 @@ pub fn compute(precision: Precision) -> DType {
     }
 }
 
+/// A precision in the recipe's words.
+pub(crate) fn word(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+        Precision::F16 => "f16",
+    }
+}
+
 /// What a run reads and measures with.
 #[derive(Debug)]
 pub(crate) struct Inputs {

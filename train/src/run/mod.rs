@@ -194,6 +194,10 @@ impl Run {
         progress: &mut dyn FnMut(Preparing),
     ) -> Result<Run, TrainError> {
         let fs = &*around.fs;
+        if !around.device.supports_dtype(setup::compute(recipe.train.precision)) {
+            let precision = setup::word(recipe.train.precision);
+            return Err(TrainError::Precision { device: around.device_name.to_string(), precision });
+        }
         let sources = if folder.join(setup::DATA_FOLDER).join(fornax_data::dataset::DATASET_FILE).exists() {
             Vec::new() // the shards are there; the text may be gone
         } else {

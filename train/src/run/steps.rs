@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::DType;
 use fornax_base::exit::Exit;
 use fornax_data::batches::Batches;
 use fornax_data::prefetch::Prefetch;
@@ -15,6 +14,7 @@ use crate::control::{Control, Ending};
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
 use crate::rate;
+use crate::setup;
 use crate::step::{Objective, train_step};
 use crate::validation;
 
@@ -105,18 +105,13 @@ impl Run {
     }
 
     fn announce(&mut self, total: u64) -> Result<(), TrainError> {
-        let precision = match self.decoder.compute() {
-            DType::BF16 => "bf16",
-            DType::F16 => "f16",
-            _ => "f32",
-        };
         self.emit(TrainEvent::Started {
             run: self.folder.clone(),
             step: self.step,
             total_steps: total,
             n_parameters: self.n_parameters(),
             device: self.around.device_name.to_string(),
-            precision: precision.to_string(),
+            precision: setup::word(self.recipe.train.precision).to_string(),
             tokens_per_step: (self.recipe.train.batch * self.recipe.train.context) as u64,
             recipe_hash: self.recipe_hash.clone(),
         })

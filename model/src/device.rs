@@ -153,7 +153,11 @@ pub fn open(name: DeviceName) -> Result<(Device, DeviceName), DeviceError> {
             if index < devices.len() {
                 return Ok((devices.swap_remove(index), name));
             }
-            let why = fault.unwrap_or_else(|| format!("{} such devices are present", devices.len()));
+            let why = match (fault, devices.len()) {
+                (Some(fault), _) => fault,
+                (None, 0) => nothing_found(kind).to_string(),
+                (None, n) => format!("{n} such devices are present, counted from 0"),
+            };
             Err(DeviceError::NotFound { name, why })
         }
     }
@@ -222,8 +226,14 @@ pub fn absence(kind: Kind) -> Option<String> {
     match (devices.is_empty(), fault) {
         (false, _) => None,
         (true, Some(fault)) => Some(fault),
-        (true, None) if kind == Kind::Cuda => Some("no CUDA driver (libcuda.so) or no GPU was found".into()),
-        (true, None) => Some("no Vulkan driver, or no adapter it offers, was found".into()),
+        (true, None) => Some(nothing_found(kind).into()),
+    }
+}
+
+fn nothing_found(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cuda => "no CUDA driver (libcuda.so) or no GPU was found",
+        _ => "no Vulkan driver, or no adapter it offers, was found",
     }
 }
 

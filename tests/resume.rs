@@ -257,14 +257,14 @@ fn check_stopped(tormented: &Tormented, ran: &Ran, signal: Signal, code: i32, re
 fn terminated_at_random_moments_a_run_saves_and_goes_on() {
     let next = |n| (Moment::After(random_time("term", n)), Signal::TERM);
     let after = |t: &Tormented, ran: &Ran| check_stopped(t, ran, Signal::TERM, 143, StopReason::Terminated);
-    torment("terminated", scale(10, 50), next, after);
+    torment("terminated", scale(25, 50), next, after);
 }
 
 #[test]
 fn interrupted_at_random_moments_a_run_saves_and_goes_on() {
     let next = |n| (Moment::After(random_time("int", n)), Signal::INT);
     let after = |t: &Tormented, ran: &Ran| check_stopped(t, ran, Signal::INT, 130, StopReason::Interrupted);
-    torment("interrupted", scale(10, 50), next, after);
+    torment("interrupted", scale(25, 50), next, after);
 }
 
 /// A step of 2,048 micro-batches takes seconds, which the end of a step would have to wait for.

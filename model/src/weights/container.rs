@@ -274,6 +274,9 @@ mod tests {
             let header = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
             assert!(parse(&file(&header, data)).is_err(), "{header}");
         }
+        // Sizes near 2^64: nothing may be added to them unchecked.
+        let far = r#"{"a":{"dtype":"U8","shape":[18446744073709551600],"data_offsets":[0,18446744073709551600]}}"#;
+        assert!(parse(&file(far, 8)).is_err());
         let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
         assert!(parse(&file(overlap, 12)).is_err());
         assert!(parse(&file(r#"{"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}}"#, 8)).is_err());

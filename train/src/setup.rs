@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device};
 use fornax_base::files::{FileSystem, write_folder_atomic};
 use fornax_data::corpus;
-use fornax_data::dataset::{Dataset, PrepareOptions, PrepareProgress, prepare};
+use fornax_data::dataset::{DATASET_FILE, Dataset, PrepareOptions, PrepareProgress, prepare};
 use fornax_data::error::DataError;
 use fornax_data::sources::{Source, documents};
 use fornax_data::tokenizer::Tokenizer;
@@ -93,6 +93,11 @@ pub(crate) fn new_tokenizer(
 
 const DEFAULT_VOCABULARY: usize = 4096;
 
+/// Whether the run keeps token shards already.
+pub(crate) fn has_dataset(folder: &Path) -> bool {
+    folder.join(DATA_FOLDER).join(DATASET_FILE).exists()
+}
+
 /// The token shards of the run: those kept in its folder, verified, or encoded now.
 pub(crate) fn dataset(
     fs: &dyn FileSystem,
@@ -103,7 +108,7 @@ pub(crate) fn dataset(
     progress: &mut dyn FnMut(Preparing),
 ) -> Result<Dataset, TrainError> {
     let kept = folder.join(DATA_FOLDER);
-    if kept.join(fornax_data::dataset::DATASET_FILE).exists() {
+    if has_dataset(folder) {
         let dataset = Dataset::open(&kept)?;
         let (found, expected) = (tokenizer.fingerprint(), dataset.manifest().tokenizer.clone());
         return match found == expected {

@@ -58,6 +58,17 @@ pub struct Surroundings {
     pub tool_version: String,
 }
 
+impl Surroundings {
+    /// Refuses a precision the device does not compute in, before anything is made or moved.
+    fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
+        if self.device.supports_dtype(setup::compute(recipe.train.precision)) {
+            return Ok(());
+        }
+        let precision = setup::word(recipe.train.precision);
+        Err(TrainError::Precision { device: self.device_name.to_string(), precision })
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -109,6 +120,7 @@ impl Run {
         progress: &mut dyn FnMut(Preparing),
     ) -> Result<Run, TrainError> {
         let recipe = recipe.resolved()?;
+        around.check_precision(&recipe)?;
         let path = folder.join(RECIPE_FILE);
         create_folder(&*around.fs, folder)?;
         // Before looking: a run that is under way in the folder is named by its process.
@@ -157,6 +169,7 @@ impl Run {
         let text = fornax_base::files::read_text_limited(&path, 1 << 20)?;
         let old: TrainRecipe = fornax_base::recipe::load(&text, &path.display().to_string(), &[])?;
         let new = change(&text, &path)?.resolved()?;
+        around.check_precision(&new)?;
         let (found, mut skipped) = find_checkpoint(folder, step)?;
         let done = found.as_ref().map_or(0, |checkpoint| checkpoint.state().step);
         let changes = compare_for_resume(&old, &new, done)?;
@@ -194,11 +207,7 @@ impl Run {
         progress: &mut dyn FnMut(Preparing),
     ) -> Result<Run, TrainError> {
         let fs = &*around.fs;
-        if !around.device.supports_dtype(setup::compute(recipe.train.precision)) {
-            let precision = setup::word(recipe.train.precision);
-            return Err(TrainError::Precision { device: around.device_name.to_string(), precision });
-        }
-        let sources = if folder.join(setup::DATA_FOLDER).join(fornax_data::dataset::DATASET_FILE).exists() {
+        let sources = if setup::has_dataset(folder) {
             Vec::new() // the shards are there; the text may be gone
         } else {
             setup::sources(&recipe)?

@@ -60,7 +60,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Refuses a precision the device does not compute in, before anything is made or moved.
-    fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
+    pub(crate) fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
         if self.device.supports_dtype(setup::compute(recipe.train.precision)) {
             return Ok(());
         }

@@ -23,13 +23,25 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
-const COMMANDS: [(&str, &[&str]); 5] = [
+const TRAIN: &[&str] = &[
+    "--depth",
+    "--run",
+    "--resume",
+    "--step",
+    "--set",
+    "--precision",
+    "--check",
+    "--overfit-one-batch",
+    "--target-loss",
+    "--device",
+    "--json",
+    "--help",
+];
+
+const COMMANDS: [(&str, &[&str]); 6] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
-    (
-        "pretrain",
-        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
-    ),
+    ("train", TRAIN),
+    ("pretrain", TRAIN),
     (
         "generate",
         &[
@@ -49,6 +61,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
             "--help",
         ],
     ),
+    ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
 

@@ -42,6 +42,8 @@ pub struct Estimate {
     pub flops: f64,
     /// Loss of the Chinchilla fit, nats per token of its own tokenizer on its own text.
     pub chinchilla_loss: f64,
+    /// Loss of guessing: the logarithm of the vocabulary's size.
+    pub guessing_loss: f64,
     /// Memory while training.
     pub memory: MemoryEstimate,
     /// Floating-point operations each second of a matrix product here, where it was measured.
@@ -123,6 +125,7 @@ pub fn estimate(recipe: &TrainRecipe, config: &ModelConfig, matmul_rate: Option<
         flops_per_token,
         flops,
         chinchilla_loss: chinchilla_loss(parameters as f64, tokens as f64),
+        guessing_loss: (config.vocab_size as f64).ln(),
         memory: memory(recipe, config),
         matmul_rate,
         seconds_at_matmul_rate: matmul_rate.map(|rate| flops / rate),
@@ -186,10 +189,13 @@ impl Estimate {
                 self.flops_per_token, self.flops
             ),
             format!(
-                "loss of the Chinchilla fit: 1.69 + 406.4 / N^0.34 + 410.7 / D^0.28 = {:.2} (web text, 32,000 tokens; \
-                 other text and vocabularies lie elsewhere)",
-                self.chinchilla_loss
+                "loss: ln(vocabulary) = {:.2} at the start; Chinchilla fit 1.69 + 406.4 / N^0.34 + 410.7 / D^0.28 = {:.2}",
+                self.guessing_loss, self.chinchilla_loss
             ),
+            match self.chinchilla_loss < self.guessing_loss {
+                true => "  (the fit is of web text with a vocabulary of 32,000; other text lies elsewhere)".into(),
+                false => "  (above that of guessing: the fit does not reach down to so small a run)".into(),
+            },
         ];
         let MemoryEstimate { parameters, optimizer, gradients, activations, head, total } = self.memory;
         lines.push(format!(

@@ -69,7 +69,7 @@ const COMMANDS: [(&str, &[&str]); 6] = [
 fn flags(help: &str) -> Vec<&str> {
     let options = help.split_once("Options:").expect("a list of options").1;
     let starts = options.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    starts.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--"))).collect()
+    starts.filter_map(|line| line.split([' ', ',', '[']).find(|word| word.starts_with("--"))).collect()
 }
 
 #[test]

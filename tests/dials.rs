@@ -45,7 +45,7 @@ fn a_check_says_what_a_recipe_costs() {
     let text = check(&[]);
     load::<TrainRecipe>(&text, "stdout", &[]).unwrap();
     for words in
-        ["# parameters: 39,", "# tokens: 60 steps of 128 = 7,680", "# loss of the Chinchilla fit", "# memory: "]
+        ["# parameters: 39,", "# tokens: 60 steps of 128 = 7,680", "# loss: ln(vocabulary) = 5.99", "# memory: "]
     {
         assert!(text.contains(words), "{words} is not in {text}");
     }
@@ -64,9 +64,9 @@ fn one_dial_derives_a_recipe_and_trains_it() {
     assert!(printed.starts_with("# width = 64 x depth = 192\n"), "{printed}");
     let recipe: TrainRecipe = load(&printed, "stdout", &[]).unwrap();
     assert_eq!((recipe.model.width, recipe.model.n_heads), (Some(192), Some(3)));
-    let changed = run(&mut fornax(["train", "--depth", "3", "--check", "--json", "--set", "train.steps=7"]));
+    let changed = run(&mut fornax(["train", "--depth", "3", "--check", "--json", "--set", "log.every=7"]));
     let object = json(&changed.exits(0).stdout);
-    assert_eq!(object["recipe"]["train"]["batch"], 7);
+    assert_eq!(object["recipe"]["log"]["every"], 7);
     assert!(object["derivation"].as_array().unwrap().len() > 8, "{object}");
 
     let folder = folder();

@@ -133,7 +133,7 @@ fn people_and_programs_see_the_same_numbers() {
 fn control_characters_are_escaped_and_wrong_input_is_refused() {
     let folder = folder();
     let run_folder = folder.path().join("run");
-    run(&mut train(&tiny_recipe(folder.path()), &run_folder, &["train.steps=1", "eval.every=0"])).exits(0);
+    run(&mut train(&tiny_recipe(folder.path()), &run_folder, &["train.steps=5", "eval.every=0"])).exits(0);
     let explain = |prompt: &str, more: &[&str]| {
         let mut command = fornax(["explain", "--prompt", prompt, "--model"]);
         command.arg(&run_folder).args(more);

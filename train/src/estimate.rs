@@ -3,7 +3,6 @@
 
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::ModelConfig;
-use fornax_model::decoder::parameter_shapes;
 use serde::Serialize;
 
 use crate::error::TrainError;
@@ -20,6 +19,8 @@ const LOGIT_CHUNK: u64 = 4 << 20;
 /// Tensors of the size of such a chunk that head and loss hold at their peak: logits, shifted, exponentials,
 /// probabilities and their gradient.
 const CHUNK_COPIES: u64 = 5;
+/// Tensors of the size of the attention scores that the backward of a block holds at its peak.
+const SCORE_COPIES: u64 = 4;
 /// What the program holds without a model: code, threads, tokenizer, batches ahead.
 const PROGRAM: u64 = 60 << 20;
 
@@ -64,6 +65,8 @@ pub struct MemoryEstimate {
     pub gradients: u64,
     /// What backward needs of a micro-batch.
     pub activations: u64,
+    /// What the backward of one block holds besides: gradients of its attention scores.
+    pub working: u64,
     /// Logits and loss, by chunks.
     pub head: u64,
     /// All of it, and the program itself.
@@ -153,18 +156,13 @@ fn memory(recipe: &TrainRecipe, config: &ModelConfig) -> MemoryEstimate {
         true => layers * rows * c * F32 + layer,
         false => layers * layer,
     };
+    let working = SCORE_COPIES * F32 * rows * h * s;
     let vocabulary = config.vocab_size as u64;
     // hidden and its gradient, and the gradient of the head while it is summed.
     let head = CHUNK_COPIES * F32 * LOGIT_CHUNK.min(rows * vocabulary) + 2 * rows * c * F32 + vocabulary * c * F32;
     let optimizer = 2 * parameters;
-    let total = PROGRAM + parameters + optimizer + gradients + activations + head + largest(config) * F32;
-    MemoryEstimate { parameters, optimizer, gradients, activations, head, total }
-}
-
-/// Elements of the largest parameter: the update of one holds as much beside it.
-fn largest(config: &ModelConfig) -> u64 {
-    let sizes = parameter_shapes(config, config.n_layers.min(1)).into_iter();
-    sizes.map(|(_, shape)| shape.iter().product::<usize>() as u64).max().unwrap_or_default()
+    let total = [PROGRAM, parameters, optimizer, gradients, activations, working, head].into_iter().sum();
+    MemoryEstimate { parameters, optimizer, gradients, activations, working, head, total }
 }
 
 impl Estimate {
@@ -197,13 +195,15 @@ impl Estimate {
                 false => "  (above that of guessing: the fit does not reach down to so small a run)".into(),
             },
         ];
-        let MemoryEstimate { parameters, optimizer, gradients, activations, head, total } = self.memory;
+        let MemoryEstimate { parameters, optimizer, gradients, activations, working, head, total } = self.memory;
         lines.push(format!(
-            "memory: parameters {} + moments {} + gradients {} + activations {} + head {} and the program: about {}",
+            "memory: parameters {} + moments {} + gradients {} + activations {} + attention's backward {} + head {} and \
+             the program: about {}",
             bytes(parameters),
             bytes(optimizer),
             bytes(gradients),
             bytes(activations),
+            bytes(working),
             bytes(head),
             bytes(total)
         ));

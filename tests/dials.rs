@@ -88,7 +88,7 @@ fn one_dial_derives_a_recipe_and_trains_it() {
     let ran = run(command.current_dir(folder.path())).exits(0).says(&["width = 64 x depth = 64", "finished: "]);
     assert_eq!(ran.stdout, "");
     assert!(folder.path().join("runs/depth-1/model/model.safetensors").exists());
-    run(&mut fornax(["train", "--depth", "0"])).refuses(&["the depth is 0", "from 1 to 64"]);
+    run(&mut fornax(["train", "--depth", "0"])).refuses(&["`--depth` is 0", "from 1 to 64"]);
     run(fornax(["train", "--depth", "2"]).arg("recipe.toml")).refuses(&["cannot be used with"]);
 }
 

@@ -43,7 +43,7 @@ pub struct Derived {
 pub fn derive(depth: usize) -> Result<Derived, RecipeCheckError> {
     if !(1..=GREATEST_DEPTH).contains(&depth) {
         return Err(RecipeCheckError::OutOfRange {
-            key: "the depth",
+            key: "--depth",
             found: depth.to_string(),
             expected: format!("a whole number from 1 to {GREATEST_DEPTH}"),
         });

@@ -23,13 +23,25 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
-const COMMANDS: [(&str, &[&str]); 5] = [
+const TRAIN: &[&str] = &[
+    "--depth",
+    "--run",
+    "--resume",
+    "--step",
+    "--set",
+    "--precision",
+    "--check",
+    "--overfit-one-batch",
+    "--target-loss",
+    "--device",
+    "--json",
+    "--help",
+];
+
+const COMMANDS: [(&str, &[&str]); 6] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
-    (
-        "pretrain",
-        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
-    ),
+    ("train", TRAIN),
+    ("pretrain", TRAIN),
     (
         "generate",
         &[
@@ -49,6 +61,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
             "--help",
         ],
     ),
+    ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
 
@@ -56,7 +69,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
 fn flags(help: &str) -> Vec<&str> {
     let options = help.split_once("Options:").expect("a list of options").1;
     let starts = options.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    starts.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--"))).collect()
+    starts.filter_map(|line| line.split([' ', ',', '[']).find(|word| word.starts_with("--"))).collect()
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod check;
 mod doctor;
+mod explain;
 mod generate;
 mod model_folder;
+mod overfit;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
@@ -32,6 +35,8 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
+    /// Show the way of one token through a model: what each head reads, and what may come next
+    Explain(explain::Explain),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -42,6 +47,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

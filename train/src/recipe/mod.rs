@@ -95,6 +95,16 @@ pub struct ModelRecipe {
     pub logit_softcap: Option<f64>,
 }
 
+impl ModelRecipe {
+    /// The shape of a new model with every default filled in; `None` when `init` brings it.
+    ///
+    /// # Errors
+    /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
+    pub fn shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
+        check::model_shape(self)
+    }
+}
+
 /// The shape of a new model, every default filled in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelShape {
@@ -193,6 +203,10 @@ pub struct StepsRecipe {
     /// Reported losses are without it.
     #[serde(default)]
     pub z_loss: f64,
+    /// Keep the input of each block alone and run the blocks again in backward: less memory, more time, the
+    /// same numbers.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
 }
 
 impl StepsRecipe {
@@ -324,7 +338,7 @@ impl TrainRecipe {
     /// # Errors
     /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
     pub fn model_shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
-        check::model_shape(&self.model)
+        self.model.shape()
     }
 
     /// The learning-rate schedule of this run.

@@ -61,7 +61,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Refuses a precision the device does not compute in, before anything is made or moved.
-    fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
+    pub(crate) fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
         let asked = [recipe.train.precision, recipe.optimizer.ns_precision().precision()];
         match asked.into_iter().find(|&precision| !self.device.supports_dtype(setup::compute(precision))) {
             None => Ok(()),

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod generate;
+mod learn;
 mod model_folder;
 mod progress;
 mod quickstart;
@@ -32,6 +33,8 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
+    /// Write the parts of a language model yourself and compare them with Fornax's own
+    Learn(learn::Learn),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -42,6 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Learn(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

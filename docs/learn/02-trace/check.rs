@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use answer::Trace;
+use fornax_learn::burn::tensor::{DType, Tensor};
 use fornax_learn::fornax_model::ops::{self, AttentionMask};
 use fornax_learn::fornax_model::rope::Rope;
 use fornax_learn::fornax_model::{Decoder, Layout, ModelConfig, token_tensor};
 use fornax_learn::{Checks, Mistake, Outcome, compare, device, tensor, values};
-use fornax_learn::burn::tensor::{DType, Tensor};
 
 const IDS: [u32; 7] = [3, 17, 0, 22, 9, 17, 5];
 const TOLERANCE: f32 = 2e-5;
@@ -169,7 +169,10 @@ fn large_logits() -> Outcome {
     compare(&small, &expected, 1e-6, &[("these are powers of two", vec![1.0 / 7.0, 2.0 / 7.0, 4.0 / 7.0])])?;
     let large = answer::softmax(&[1000.0, 1001.0, 1002.0]);
     match large.iter().any(|p| p.is_nan()) {
-        true => Err("softmax([1000, 1001, 1002]) has NaN: exp(1000) overflows; subtract the greatest logit before".into()),
+        true => {
+            Err("softmax([1000, 1001, 1002]) has NaN: exp(1000) overflows; subtract the greatest logit before"
+                .into())
+        }
         false => compare(&large, &expected, 1e-6, &[]),
     }
 }
@@ -195,7 +198,10 @@ fn norms(given: &Given, trace: &Trace) -> Outcome {
     let rms = expected.iter().map(|norm| norm / (c as f32).sqrt()).collect();
     let ends = [expected[0], expected[2], expected[4]].to_vec();
     let mistakes: [Mistake<'_>; 5] = [
-        ("the branches replace the residual stream; they are to be added to it", lengths(given.stream(&IDS, false), last)),
+        (
+            "the branches replace the residual stream; they are to be added to it",
+            lengths(given.stream(&IDS, false), last),
+        ),
         ("these are root mean squares; the length has no division by c", rms),
         ("these are lengths of the first token; the trace is of the last", lengths(given.stream(&IDS, true), 0)),
         ("there is one number a layer; attention and feed-forward part each have one", ends),
@@ -220,7 +226,10 @@ fn probabilities(given: &Given, trace: &Trace) -> Outcome {
     let logarithms = given.probabilities().iter().map(|p| p.ln()).collect();
     let mistakes: [Mistake<'_>; 3] = [
         ("these are the logits themselves", logits.clone()),
-        ("these are logits divided by their sum, without exponentials", logits.iter().map(|x| x / total).collect()),
+        (
+            "these are logits divided by their sum, without exponentials",
+            logits.iter().map(|x| x / total).collect(),
+        ),
         ("these are logarithms of probabilities", logarithms),
     ];
     compare(&trace.probabilities_v, &given.probabilities(), TOLERANCE, &mistakes)

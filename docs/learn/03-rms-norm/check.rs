@@ -62,7 +62,10 @@ fn forward() -> Outcome {
         ("the squares are summed; the mean divides the sum by c", wrong(|row| (square(row) + EPS).sqrt(), |g| g)),
         ("the gain is missing", wrong(right, |_| 1.0)),
         ("the gain is 1 + gain, as Gemma stores it; here it is the gain itself", wrong(right, |g| 1.0 + g)),
-        ("the root is missing: the rows are divided by their mean square", wrong(|row| mean_square(row) + EPS, |g| g)),
+        (
+            "the root is missing: the rows are divided by their mean square",
+            wrong(|row| mean_square(row) + EPS, |g| g),
+        ),
         ("one mean is taken over all rows; each row has its own", wrong(|_| whole, |g| g)),
         ("the mean is taken down the columns; it belongs to a row", by_column),
     ];

@@ -36,10 +36,16 @@ fn frequencies() -> Outcome {
     };
     let d = D as f32;
     let mistakes: [Mistake<'_>; 4] = [
-        ("the exponent is i / d; it is 2i / d, so that the pairs span a whole decade of theta", power(&|i| -i / d)),
+        (
+            "the exponent is i / d; it is 2i / d, so that the pairs span a whole decade of theta",
+            power(&|i| -i / d),
+        ),
         ("these are wavelengths (theta^(2i/d)); the inverse is wanted", power(&|i| 2.0 * i / d)),
         ("the exponent counts from 1; pair 0 turns by one radian a position", power(&|i| -2.0 * (i + 1.0) / d)),
-        ("there is a number for each channel; two channels share one", (0..D).map(|i| THETA.powf(-((i / 2 * 2) as f32) / d)).collect()),
+        (
+            "there is a number for each channel; two channels share one",
+            (0..D).map(|i| THETA.powf(-((i / 2 * 2) as f32) / d)).collect(),
+        ),
     ];
     compare(&answer::inverse_frequencies(THETA, D), &inverse(), 1e-6, &mistakes)
 }
@@ -47,13 +53,19 @@ fn frequencies() -> Outcome {
 /// Rows turned by Fornax.
 fn fornax(x_td: &[f32], positions: &[u32]) -> Vec<f32> {
     let t = positions.len();
-    let angles: Vec<f32> = positions.iter().flat_map(|&p| inverse().into_iter().map(move |f| p as f32 * f)).collect();
+    let angles: Vec<f32> =
+        positions.iter().flat_map(|&p| inverse().into_iter().map(move |f| p as f32 * f)).collect();
     let of = |f: fn(f32) -> f32| tensor(&angles.iter().map(|a| f(*a)).collect::<Vec<_>>(), [1, t, D / 2]);
     values(ops::rope(tensor(x_td, [1, 1, t, D]), of(f32::cos), of(f32::sin)))
 }
 
 /// Pair i is the two channels `pair(i)`; row r stands at `position(r)`; `sign` is the direction.
-fn wrong(x_td: &[f32], pair: impl Fn(usize) -> [usize; 2], position: impl Fn(usize) -> u32, sign: f32) -> Vec<f32> {
+fn wrong(
+    x_td: &[f32],
+    pair: impl Fn(usize) -> [usize; 2],
+    position: impl Fn(usize) -> u32,
+    sign: f32,
+) -> Vec<f32> {
     let mut y = x_td.to_vec();
     for (r, row) in y.chunks_mut(D).enumerate() {
         for (i, f) in inverse().into_iter().enumerate() {
@@ -83,9 +95,15 @@ fn rotation() -> Outcome {
         y
     };
     let mistakes: [Mistake<'_>; 6] = [
-        ("your output equals interleaved RoPE (GPT-J), not rotate-half: pair i is (x_i, x_(i + d/2))", wrong(&x_td, |i| [2 * i, 2 * i + 1], at, 1.0)),
+        (
+            "your output equals interleaved RoPE (GPT-J), not rotate-half: pair i is (x_i, x_(i + d/2))",
+            wrong(&x_td, |i| [2 * i, 2 * i + 1], at, 1.0),
+        ),
         ("the rotation goes backwards: the signs of the sines are swapped", wrong(&x_td, half, at, -1.0)),
-        ("each row is turned by its number; use the positions that are given", wrong(&x_td, half, |r| r as u32, 1.0)),
+        (
+            "each row is turned by its number; use the positions that are given",
+            wrong(&x_td, half, |r| r as u32, 1.0),
+        ),
         ("positions are counted from 1 here; use them as they are", wrong(&x_td, half, |r| POSITIONS[r] + 1, 1.0)),
         ("the second channel of a pair is computed from the first after it was overwritten", cut),
         ("nothing is turned", x_td.clone()),
@@ -95,8 +113,14 @@ fn rotation() -> Outcome {
 
 fn lengths() -> Outcome {
     let x_td = normals("lengths", POSITIONS.len() * D);
-    let length = |x: &[f32]| -> Vec<f32> { x.chunks(D).map(|r| r.iter().map(|x| x * x).sum::<f32>().sqrt()).collect() };
-    compare(&length(&answer::rope(&x_td, &POSITIONS, THETA, D)), &length(&fornax(&x_td, &POSITIONS)), TOLERANCE, &[])
+    let length =
+        |x: &[f32]| -> Vec<f32> { x.chunks(D).map(|r| r.iter().map(|x| x * x).sum::<f32>().sqrt()).collect() };
+    compare(
+        &length(&answer::rope(&x_td, &POSITIONS, THETA, D)),
+        &length(&fornax(&x_td, &POSITIONS)),
+        TOLERANCE,
+        &[],
+    )
 }
 
 /// q at position m against k at position n, for pairs of positions equally far apart.
@@ -109,5 +133,8 @@ fn distance() -> Outcome {
     let found = products(&|x, p| answer::rope(x, &[p], THETA, D));
     let expected = products(&|x, p| fornax(x, &[p]));
     compare(&found, &expected, 1e-4, &[])?;
-    Ok(format!("7 apart: {:.4}, {:.4}, {:.4}; 2 apart the other way: {:.4}", found[0], found[1], found[2], found[3]))
+    Ok(format!(
+        "7 apart: {:.4}, {:.4}, {:.4}; 2 apart the other way: {:.4}",
+        found[0], found[1], found[2], found[3]
+    ))
 }

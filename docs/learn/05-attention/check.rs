@@ -16,9 +16,14 @@ const TOLERANCE: f32 = 2e-5;
 fn main() -> ExitCode {
     let mut checks = Checks::new();
     checks.run("attention: one head, 5 tokens", || check("plain", Sizes { h: 1, g: 1, t: 5, s: 5, d: 3 }, 1.0));
-    checks.run("attention: 6 heads on 2 key-value heads", || check("grouped", Sizes { h: 6, g: 2, t: 5, s: 5, d: 3 }, 1.0));
-    checks.run("attention: 3 new tokens after 4 in the cache", || check("cached", Sizes { h: 6, g: 3, t: 3, s: 7, d: 4 }, 1.0));
-    checks.run("attention: scores in the hundreds", || check("large", Sizes { h: 2, g: 1, t: 4, s: 4, d: 3 }, 40.0));
+    checks.run("attention: 6 heads on 2 key-value heads", || {
+        check("grouped", Sizes { h: 6, g: 2, t: 5, s: 5, d: 3 }, 1.0)
+    });
+    checks.run("attention: 3 new tokens after 4 in the cache", || {
+        check("cached", Sizes { h: 6, g: 3, t: 3, s: 7, d: 4 }, 1.0)
+    });
+    checks
+        .run("attention: scores in the hundreds", || check("large", Sizes { h: 2, g: 1, t: 4, s: 4, d: 3 }, 40.0));
     checks.finish()
 }
 
@@ -42,7 +47,9 @@ fn causal(j: usize, i: usize, past: usize) -> bool {
 fn check(name: &str, sizes: Sizes, size: f32) -> Outcome {
     let Sizes { h, g, t, s, d } = sizes;
     let past = s - t;
-    let scaled = |part: &str, n: usize| -> Vec<f32> { normals(&format!("{name} {part}"), n).iter().map(|x| x * size).collect() };
+    let scaled = |part: &str, n: usize| -> Vec<f32> {
+        normals(&format!("{name} {part}"), n).iter().map(|x| x * size).collect()
+    };
     let (q, k) = (scaled("q", h * t * d), scaled("k", g * s * d));
     let v = normals(&format!("{name} v"), g * s * d);
     let scale = 1.0 / (d as f32).sqrt();
@@ -54,16 +61,26 @@ fn check(name: &str, sizes: Sizes, size: f32) -> Outcome {
         &mask,
         scale,
     ));
-    let right = Wrong { sees: causal, scale, group: |head, h, g| head / (h / g), over_queries: false, divides: true };
+    let right =
+        Wrong { sees: causal, scale, group: |head, h, g| head / (h / g), over_queries: false, divides: true };
     let known: [(&str, Wrong); 9] = [
         ("nothing is masked: a token sees those after it", Wrong { sees: |_, _, _| true, ..right }),
         ("the mask lets position t see t + 1", Wrong { sees: |j, i, past| i <= past + j + 1, ..right }),
         ("a token does not see itself", Wrong { sees: |j, i, past| i < (past + j).max(1), ..right }),
         ("the mask forgets the cache: query j is token s - t + j", Wrong { sees: |j, i, _| i <= j, ..right }),
         ("the scale is missing", Wrong { scale: 1.0, ..right }),
-        ("the scores are multiplied by 1/d, not by the scale that is given", Wrong { scale: 1.0 / d as f32, ..right }),
-        ("query head i reads key-value head i % g; it is i / (h / g)", Wrong { group: |head, _, g| head % g, ..right }),
-        ("softmax runs over the queries; it belongs to the keys of one query", Wrong { over_queries: true, ..right }),
+        (
+            "the scores are multiplied by 1/d, not by the scale that is given",
+            Wrong { scale: 1.0 / d as f32, ..right },
+        ),
+        (
+            "query head i reads key-value head i % g; it is i / (h / g)",
+            Wrong { group: |head, _, g| head % g, ..right },
+        ),
+        (
+            "softmax runs over the queries; it belongs to the keys of one query",
+            Wrong { over_queries: true, ..right },
+        ),
         ("the weights are not divided by their sum", Wrong { divides: false, ..right }),
     ];
     let found = answer::attention(&q, &k, &v, sizes, scale);
@@ -87,7 +104,8 @@ fn computed(q: &[f32], k: &[f32], v: &[f32], sizes: Sizes, wrong: Wrong) -> Vec<
         let mut scores = vec![vec![f32::NEG_INFINITY; s]; t];
         for (j, row) in scores.iter_mut().enumerate() {
             for (i, score) in row.iter_mut().enumerate().filter(|(i, _)| (wrong.sees)(j, *i, s - t)) {
-                *score = (0..d).map(|c| q[(head * t + j) * d + c] * k[(group * s + i) * d + c]).sum::<f32>() * wrong.scale;
+                *score = (0..d).map(|c| q[(head * t + j) * d + c] * k[(group * s + i) * d + c]).sum::<f32>()
+                    * wrong.scale;
             }
         }
         for j in 0..t {

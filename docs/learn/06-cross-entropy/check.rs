@@ -74,7 +74,10 @@ fn sum() -> Outcome {
     let mistakes: [Mistake<'_>; 8] = [
         ("the mask is not applied: a row counts although its mask is false", one(all.iter().sum())),
         ("a row is left out by its target, not by its mask", one(unmasked)),
-        ("the sum is divided by all rows, not only those that count; `summed` does not divide at all", one(expected / N as f32)),
+        (
+            "the sum is divided by all rows, not only those that count; `summed` does not divide at all",
+            one(expected / N as f32),
+        ),
         ("the sum is divided by the rows that count; that is for `step_loss`", one(expected / 4.0)),
         ("the logarithm is missing", one(probabilities)),
         ("the sign is wrong: the loss is minus the logarithm", one(-expected)),
@@ -88,7 +91,9 @@ fn large() -> Outcome {
     let logits: Vec<f32> = normals("large", N * V).iter().map(|x| 1000.0 * x).collect();
     let (found, _) = answer::summed(&logits, V, &TARGETS, &MASK);
     match found.is_finite() {
-        false => Err(format!("logits in the thousands give {found}: exp overflows; subtract the greatest logit before")),
+        false => {
+            Err(format!("logits in the thousands give {found}: exp overflows; subtract the greatest logit before"))
+        }
         true => compare(&[found], &[fornax(&logits)], TOLERANCE, &[]),
     }
 }
@@ -96,7 +101,9 @@ fn large() -> Outcome {
 fn none() -> Outcome {
     let (sum, counted) = answer::summed(&normals("none", N * V), V, &TARGETS, &[false; N]);
     if (sum, counted) != (0.0, 0) {
-        return Err(format!("without a row that counts, sum and number are {sum} and {counted}, expected 0 and 0"));
+        return Err(format!(
+            "without a row that counts, sum and number are {sum} and {counted}, expected 0 and 0"
+        ));
     }
     match answer::step_loss(&[(0.0, 0), (0.0, 0)]) {
         loss if loss.is_nan() => Err("the loss of a step without targets is NaN: 0 / 0; it is 0".into()),
@@ -108,7 +115,10 @@ fn step() -> Outcome {
     // 10 targets of loss 2 and 1 target of loss 13: 33 / 11.
     let parts = [(20.0, 10), (13.0, 1), (0.0, 0)];
     let mistakes: [Mistake<'_>; 4] = [
-        ("the averages of the micro-batches are averaged; one target of a short one then weighs as ten of a long one", vec![5.0]),
+        (
+            "the averages of the micro-batches are averaged; one target of a short one then weighs as ten of a long one",
+            vec![5.0],
+        ),
         ("the averages of the micro-batches that have targets are averaged", vec![7.5]),
         ("the sum is divided by the number of micro-batches", vec![11.0]),
         ("the averages are added", vec![15.0]),
@@ -130,7 +140,10 @@ fn gradient() -> Outcome {
         (0..N * V).map(|i| expected[i] + masked(i) * onehot(i) / counted as f32).collect()
     };
     let mistakes: [Mistake<'_>; 5] = [
-        ("the gradient is divided by the targets of this micro-batch; the step has more", scaled(counted as f32 / 4.0)),
+        (
+            "the gradient is divided by the targets of this micro-batch; the step has more",
+            scaled(counted as f32 / 4.0),
+        ),
         ("the gradient is divided by all rows, not by the targets of the step", scaled(counted as f32 / N as f32)),
         ("the division by the targets of the step is missing", scaled(counted as f32)),
         ("the sign is wrong: this is the direction downhill", scaled(-1.0)),

@@ -91,7 +91,8 @@ fn wrong<const W: usize>(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32],
         }
         let (b1, b2) = if W == BETAS_SWAPPED { (s.beta2, s.beta1) } else { (s.beta1, s.beta2) };
         let mean = b1 * f64::from(m[i]) + (1.0 - b1) * gradient;
-        let square = b2 * f64::from(v[i]) + (1.0 - b2) * if W == NOT_SQUARED { gradient } else { gradient * gradient };
+        let square =
+            b2 * f64::from(v[i]) + (1.0 - b2) * if W == NOT_SQUARED { gradient } else { gradient * gradient };
         let corrected = (square / corrections[1]).max(0.0);
         let divisor = match W {
             EPS_INSIDE => (corrected + s.eps).sqrt(),

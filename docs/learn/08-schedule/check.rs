@@ -23,7 +23,9 @@ fn main() -> ExitCode {
     checks.run("lr_at: a cosine of 23 steps, and after it", || check(&cosine, 23, 0..40));
     checks.run("lr_at: a cosine without warm-up", || check(&Schedule { warmup: 0, ..cosine }, 7, 0..12));
     checks.run("lr_at: warm-up, stable, decay in 23 steps, and after them", || check(&wsd, 23, 0..40));
-    checks.run("lr_at: a decay shorter than a step", || check(&Schedule { decay_fraction: 0.001, ..wsd }, 23, 0..30));
+    checks.run("lr_at: a decay shorter than a step", || {
+        check(&Schedule { decay_fraction: 0.001, ..wsd }, 23, 0..30)
+    });
     checks.run("lr_at: a decay that would start within the warm-up", || {
         check(&Schedule { decay_fraction: 0.95, warmup: 9, ..wsd }, 13, 0..20)
     });
@@ -48,7 +50,10 @@ enum Wrong {
 }
 
 const KNOWN: [(&str, Wrong); 11] = [
-    ("warm-up starts at rate 0, a step that changes nothing: (i + 1) / (warmup + 1) is wanted", Wrong::WarmupFromZero),
+    (
+        "warm-up starts at rate 0, a step that changes nothing: (i + 1) / (warmup + 1) is wanted",
+        Wrong::WarmupFromZero,
+    ),
     ("warm-up reaches the peak one step early: it divides by warmup, not by warmup + 1", Wrong::WarmupFull),
     ("there is no warm-up", Wrong::NoWarmup),
     ("the fall is measured over the whole run; it starts where warm-up ends", Wrong::CosineOverAll),
@@ -56,7 +61,10 @@ const KNOWN: [(&str, Wrong); 11] = [
     ("the rate falls to 0; it falls to final_fraction of the peak", Wrong::FallsToZero),
     ("after the end the curve goes on; the last rate stays", Wrong::PastTheEnd),
     ("a whole cosine is run through: the rate falls and rises again", Wrong::WholeCosine),
-    ("the rate falls from the end of warm-up on; it is stable until the last decay_fraction of the run", Wrong::FallsFromWarmup),
+    (
+        "the rate falls from the end of warm-up on; it is stable until the last decay_fraction of the run",
+        Wrong::FallsFromWarmup,
+    ),
     ("the number of decay steps is cut off, not rounded to at least 1", Wrong::DecayCut),
     ("the fall is a straight line, not a cosine", Wrong::LinearCosine),
 ];
@@ -75,7 +83,9 @@ fn check(schedule: &Schedule, total: u64, steps: std::ops::Range<u64>) -> Outcom
     let found: Vec<f32> = steps.clone().map(|step| answer::lr_at(schedule, step, total) as f32).collect();
     let mistakes: Vec<Mistake<'_>> = KNOWN
         .iter()
-        .map(|(words, how)| (*words, steps.clone().map(|step| wrong(schedule, step, total, *how) as f32).collect()))
+        .map(|(words, how)| {
+            (*words, steps.clone().map(|step| wrong(schedule, step, total, *how) as f32).collect())
+        })
         // Not every mistake shows in every schedule.
         .filter(|(_, values): &Mistake<'_>| compare(values, &expected, TOLERANCE, &[]).is_err())
         .collect();

@@ -21,7 +21,7 @@ const TOLERANCE: f32 = 2e-5;
 
 fn main() -> ExitCode {
     let given = Given::new();
-    let trace = || answer::trace(&given.decoder(), &IDS);
+    let trace = || given.trace();
     let mut checks = Checks::new();
     checks.run("softmax: large logits", large_logits);
     checks.run("trace: the embedding row", || embedding(&given, &trace()));
@@ -102,17 +102,18 @@ impl Given {
         values(ops::linear(inner, self.matrix(&name("mlp.down_proj")), None))
     }
 
-    /// Calls `with` on the parts as the exercise sees them.
-    fn decoder(&self) -> answer::Decoder<'_> {
+    /// The reader's trace of this decoder.
+    fn trace(&self) -> Trace {
         let config = self.model.config();
-        answer::Decoder {
+        let decoder = answer::Decoder {
             width: config.width,
             n_layers: config.n_layers,
             embedding_vc: self.values("model.embed_tokens.weight"),
-            attention: Box::leak(Box::new(|layer, x_tc: &[f32]| self.attention(layer, x_tc))),
-            mlp: Box::leak(Box::new(|layer, x_tc: &[f32]| self.mlp(layer, x_tc))),
-            norm: Box::leak(Box::new(|x_tc: &[f32]| values(self.normed("model.norm.weight", x_tc)))),
-        }
+            attention: &|layer, x_tc| self.attention(layer, x_tc),
+            mlp: &|layer, x_tc| self.mlp(layer, x_tc),
+            norm: &|x_tc| values(self.normed("model.norm.weight", x_tc)),
+        };
+        answer::trace(&decoder, &IDS)
     }
 
     /// Fornax's logits of the last token.

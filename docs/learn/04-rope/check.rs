@@ -37,7 +37,7 @@ fn frequencies() -> Outcome {
     let d = D as f32;
     let mistakes: [Mistake<'_>; 4] = [
         (
-            "the exponent is i / d; it is 2i / d, so that the pairs span a whole decade of theta",
+            "the exponent is i / d; it is 2i / d, so that the frequencies fall from 1 to nearly 1 / theta",
             power(&|i| -i / d),
         ),
         ("these are wavelengths (theta^(2i/d)); the inverse is wanted", power(&|i| 2.0 * i / d)),

@@ -97,6 +97,14 @@ fn cargo(course: &Course, exercises: &[&Exercise], text: Text) -> Command {
         }
         command.args(["--package", &package]);
     }
+    // Where this program runs under `cargo run` or `cargo test`, cargo has told it about its package. Some build scripts
+    // ask for the same names, and would run anew for each change of hands.
+    let told =
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"];
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| told.iter().any(|start| name.starts_with(start))) {
+        command.env_remove(name);
+    }
     command.current_dir(course.folder()).env("CARGO_TARGET_DIR", course.target());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

@@ -242,7 +242,8 @@ fn writers(folder: &Path) -> Vec<Command> {
     let mut json = generate(&RUN, &prompt);
     json.arg("--json");
     let plain = ["doctor", "--help", "--version"].map(|argument| fornax([argument]));
-    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"])]
+    let page = fornax(["learn", "show", "3"]);
+    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"]), page]
         .into_iter()
         .chain(plain)
         .collect()

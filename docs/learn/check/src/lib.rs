@@ -116,8 +116,8 @@ fn worst(found: &[f32], expected: &[f32], tolerance: f32) -> Result<f32, String>
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
         let difference = (f - e).abs();
         let share = if difference == 0.0 { 0.0 } else { difference / (tolerance * (1.0 + e.abs())) };
-        // Written so that a NaN counts as worse than any number.
-        if !(share <= excess) {
+        // A NaN is worse than any number.
+        if share.is_nan() || share > excess {
             (at, excess) = (Some(i), if share.is_nan() { f32::INFINITY } else { share });
         }
         greatest = greatest.max(difference);

@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod explain;
 mod generate;
+mod learn;
 mod model_folder;
 mod overfit;
 mod progress;
@@ -37,6 +38,8 @@ enum Command {
     Generate(generate::Generate),
     /// Show the way of one token through a model: what each head reads, and what may come next
     Explain(explain::Explain),
+    /// Write the parts of a language model yourself and compare them with Fornax's own
+    Learn(learn::Learn),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -48,6 +51,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Learn(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

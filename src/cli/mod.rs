@@ -1,5 +1,6 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod bench;
 mod doctor;
 mod generate;
 mod model_folder;
@@ -32,6 +33,8 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
+    /// Measure speed: training steps
+    Bench(bench::Bench),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -42,6 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }
@@ -55,6 +59,11 @@ pub(crate) struct DeviceArgument {
 }
 
 impl DeviceArgument {
+    /// The name as it was given.
+    pub(crate) fn name(&self) -> DeviceName {
+        self.device
+    }
+
     /// Opens the device.
     pub(crate) fn open(&self) -> Result<(burn::tensor::Device, DeviceName), Failure> {
         device::open(self.device).map_err(|error| {

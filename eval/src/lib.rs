@@ -1,0 +1,7 @@
+//! What a model and this program are worth: speed, and agreement with references.
+//!
+//! [`bench`] measures; the scripts in `eval/peers/` run other programs on the same work.
+
+#![forbid(unsafe_code)]
+
+pub mod bench;

@@ -1,6 +1,7 @@
 //! Why a measurement cannot be made.
 
 use fornax_base::exit::Exit;
+use fornax_infer::generate::GenerateError;
 use fornax_model::device::DeviceName;
 use fornax_train::TrainError;
 
@@ -55,6 +56,9 @@ pub enum BenchError {
         /// The driver's words.
         message: String,
     },
+    /// The text cannot be continued.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// A training step failed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -64,7 +68,7 @@ impl BenchError {
     /// What the program's exit code says of it.
     pub fn exit(&self) -> Exit {
         match self {
-            BenchError::Device { .. } => Exit::Failed,
+            BenchError::Device { .. } | BenchError::Generate(_) => Exit::Failed,
             BenchError::Train(error) => error.exit(),
             _ => Exit::BadInput,
         }

@@ -1,9 +1,10 @@
-//! Speed: training steps of fixed shapes, through the code that trains.
+//! Speed: training steps, operations and generation at fixed shapes, through the code that does the real work.
 //!
 //! Every measurement warms up apart and gives the middle of its samples with the tenth and ninetieth percentile
 //! beside it. Memory is that of the process, so one process measures one thing.
 
 mod error;
+pub mod generate;
 pub mod ops;
 mod sample;
 pub mod train;
@@ -41,3 +42,7 @@ pub fn dtype_word(dtype: DType) -> &'static str {
 
 /// The program as reports name it, beside the peers' names.
 const PEER: &str = concat!("fornax ", env!("CARGO_PKG_VERSION"));
+
+fn mebibytes(bytes: u64) -> u64 {
+    (bytes as f64 / f64::from(1 << 20)).round() as u64
+}

@@ -12,7 +12,7 @@ use fornax_train::recipe::OptimizerRecipe;
 use fornax_train::step::{next_token, train_step};
 use serde::Serialize;
 
-use super::{BenchError, PEER, Spread, Workload, dtype_word, threads};
+use super::{BenchError, PEER, Spread, Workload, dtype_word, mebibytes, threads};
 
 /// Steps that are timed at the least, however long they take.
 const FEWEST_STEPS: u64 = 3;
@@ -213,6 +213,27 @@ impl<'a> Steps<'a> {
     }
 }
 
-fn mebibytes(bytes: u64) -> u64 {
-    (bytes as f64 / f64::from(1 << 20)).round() as u64
+#[cfg(test)]
+mod tests {
+    use fornax_model::device::Kind;
+
+    use super::*;
+    use crate::bench::workload::WORKLOADS;
+
+    #[test]
+    fn a_measurement_trains_and_counts_what_it_timed() {
+        let workload = WORKLOADS[0].with_batch(Some(2), Some(8)).unwrap();
+        let (device, name) = (Device::flex(), DeviceName::Named(Kind::Cpu, 0));
+        let measured = |steps: u64| {
+            let until = Until::Steps(steps);
+            let bench = TrainBench { workload, dtype: DType::F32, warmup_steps: 1, until };
+            measure(&bench, (&device, name), &mut |_| {}).unwrap()
+        };
+        let (few, more) = (measured(2), measured(30));
+        assert_eq!((few.steps, few.tokens_per_step, few.params), (2, 16, 808_320));
+        assert!((few.tokens_per_second * few.seconds - 32.0).abs() < 1e-6);
+        // One batch again and again is learned by heart.
+        assert!(more.loss < few.loss && few.loss < 5.0, "{} after {}", more.loss, few.loss);
+        assert!(more.peak_rss_mb > Some(10) && more.device_pool_mb.is_none(), "{more:?}");
+    }
 }

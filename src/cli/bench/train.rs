@@ -4,12 +4,12 @@ use std::process::Command;
 
 use clap::Args;
 use fornax_base::exit::Exit;
+use fornax_eval::bench::Workload;
 use fornax_eval::bench::train::{TrainBench, TrainReport, Until, measure};
-use fornax_eval::bench::{Workload, use_threads};
 
 use super::super::DeviceArgument;
 use super::super::report::{Failure, print};
-use super::{Precision, failed, tell};
+use super::{Precision, Threads, line, seconds, tell};
 
 /// Tokens per second of training steps
 #[derive(Debug, Args)]
@@ -27,9 +27,8 @@ pub(crate) struct Train {
     /// Steps before the clock starts
     #[arg(long, value_name = "N", default_value_t = 3)]
     warmup: u64,
-    /// Threads of the processor; without it, all
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    threads: Threads,
     /// Dtype of the matrix products
     #[arg(long, value_enum, value_name = "DTYPE", default_value_t = Precision::F32)]
     precision: Precision,
@@ -46,38 +45,25 @@ pub(crate) struct Train {
     json: bool,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("expected a number of seconds, 0 to 86400".to_string()),
-    }
-}
-
 impl Train {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let workload = match self.workload[..] {
-            [workload] => workload.with_batch(self.batch, self.context).map_err(failed)?,
+            [workload] => workload.with_batch(self.batch, self.context)?,
             _ => return self.each_by_itself(),
         };
-        if let Some(threads) = self.threads {
-            use_threads(threads.into()).map_err(failed)?;
-        }
+        self.threads.set()?;
         let (device, name) = self.device.open()?;
         let until = self.steps.map_or(Until::Seconds(self.seconds), Until::Steps);
         let bench = TrainBench { workload, dtype: self.precision.dtype(), warmup_steps: self.warmup, until };
-        let report = measure(&bench, (&device, name), &mut tell).map_err(failed)?;
-        let text = match self.json {
-            true => serde_json::to_string(&report).map_err(|e| Failure::new(Exit::Failed, e))? + "\n",
-            false => plain(&report),
-        };
-        print(&text)?;
+        let report = measure(&bench, (&device, name), &mut tell)?;
+        print(&if self.json { line(&report)? } else { plain(&report) })?;
         Ok(Exit::Done)
     }
 
     /// Runs this program once for each workload, with the same flags; the children print.
     fn each_by_itself(&self) -> Result<Exit, Failure> {
         for workload in &self.workload {
-            workload.with_batch(self.batch, self.context).map_err(failed)?;
+            workload.with_batch(self.batch, self.context)?;
         }
         self.device.open()?;
         let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -106,7 +92,7 @@ impl Train {
             None => add("--seconds", Some(self.seconds.to_string())),
         }
         add("--warmup", Some(self.warmup.to_string()));
-        add("--threads", self.threads.map(|n| n.to_string()));
+        add("--threads", self.threads.threads.map(|n| n.to_string()));
         add("--precision", Some(self.precision.word().to_string()));
         add("--batch", self.batch.map(|n| n.to_string()));
         add("--context", self.context.map(|n| n.to_string()));

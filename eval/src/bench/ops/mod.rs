@@ -146,3 +146,30 @@ fn random_operands(case: &Case, dtype: DType, device: &Device) -> Vec<Tensor<1>>
     };
     lengths.into_iter().enumerate().map(operand).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use fornax_model::device::Kind;
+
+    use super::*;
+    use crate::bench::workload::WORKLOADS;
+
+    #[test]
+    fn every_operation_is_near_its_formula_in_f64() {
+        let workload = WORKLOADS[0].with_batch(Some(3), Some(17)).unwrap();
+        let bench = OpsBench { workload, op: None, dtype: DType::F32, seconds: 0.0, check_tokens: 34 };
+        let (device, name) = (Device::flex(), DeviceName::Named(Kind::Cpu, 0));
+        let mut seen = Vec::new();
+        measure(&bench, (&device, name), &mut |report| -> Result<(), BenchError> {
+            assert_eq!(report.checked_tokens, 34);
+            assert!(report.forward_error < 1e-5 && report.backward_error < 1e-5, "{report:?}");
+            assert!(report.op == "embedding" || report.forward_error > 0.0, "f32 is not f64: {report:?}");
+            assert!(report.forward_gflops.is_some() != report.forward_gbps.is_some());
+            seen.push(report.op);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen.len(), OPS.len() + 2, "{seen:?}");
+        assert!(OPS.iter().all(|op| seen.contains(&op.word())));
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) struct Ops {
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// Seconds for each of the four timings of an operation
-    #[arg(long, value_name = "S", default_value_t = 0.3, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = 0.3, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
     /// Tokens of the batch that is compared with f64 on the processor
     #[arg(long, value_name = "N", default_value_t = 1024)]

@@ -20,10 +20,10 @@ pub(crate) struct Parity {
     #[arg(long, value_enum, value_name = "DTYPE", default_value_t = Precision::F32)]
     precision: Precision,
     /// Difference of logits that is allowed, by the greatest recorded one; without it, by dtype
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = tolerance)]
     tolerance: Option<f64>,
     /// The same for the loss and each gradient
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = tolerance)]
     gradient_tolerance: Option<f64>,
     #[command(flatten)]
     device: DeviceArgument,

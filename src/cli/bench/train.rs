@@ -19,7 +19,7 @@ pub(crate) struct Train {
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "nano,small,story")]
     workload: Vec<Workload>,
     /// Time for so many seconds, and at least three steps
-    #[arg(long, value_name = "S", default_value_t = 8.0, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = 8.0, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
     /// Time exactly so many steps instead
     #[arg(long, value_name = "N", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]

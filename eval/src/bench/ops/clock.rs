@@ -39,6 +39,6 @@ pub(super) fn time(
 
 /// Reads one element, so that a lazy device must compute it, then waits for all that was queued.
 fn wait(result: Tensor<1>, device: &Device) -> Result<(), BenchError> {
-    result.slice([0..1]).cast(DType::F32).try_into_vec_as::<f32>().map_err(BenchError::device)?;
+    result.slice(0..1).cast(DType::F32).try_into_vec_as::<f32>().map_err(BenchError::device)?;
     device.sync().map_err(BenchError::device)
 }

@@ -5,11 +5,12 @@
 #   eval/peers/gpu.sh PHASE... --fornax ARCHIVE --out DIR [--budget SECONDS] [--caches DIR] [--fixtures DIR]
 #
 # PHASE is ops, parity, train, decode or peer, or all of them as `all`, in the order given. The machine needs an NVIDIA
-# driver, the CUDA libraries with NVRTC, and Python with torch and transformers (for `peer` alone); no Rust, no network.
-# ARCHIVE is what eval/peers/pack.sh wrote. A phase writes DIR/PHASE.json after each of its measurements and has at most
-# 8 minutes; what does not fit into them or into the budget is skipped and named. A failed measurement is recorded and
-# the next one begins. Tuning results and compiled kernels are left in DIR/caches; give that folder as --caches next
-# time. Exit code: 0, 1 where a measurement failed, 2 for wrong arguments.
+# driver, CUDA 13 with NVRTC and headers (CUDA_PATH, /usr/local/cuda, or what came with torch), and Python, for `peer`
+# with torch and transformers; no Rust, no network. ARCHIVE is what eval/peers/pack.sh wrote. A phase writes
+# DIR/PHASE.json after each of its measurements and has at most 8 minutes; what does not fit into them or into the budget
+# is skipped and named. A failed measurement is recorded and the next one begins. Tuning results and compiled kernels are
+# left in DIR/caches-*.tar.xz; give DIR as --caches next time. Exit code: 0, 1 where a measurement failed, 2 for wrong
+# arguments.
 #
 # For a trial on another machine, variables change what is measured: DEVICE (cuda), WORKLOAD (gpt2), PRECISION (bf16),
 # BATCH and CONTEXT (the workload's), SECONDS_EACH (20), PROMPT_TOKENS (256), NEW_TOKENS (128), PYTHON (python3),
@@ -53,14 +54,15 @@ done
 device=${DEVICE:-cuda} workload=${WORKLOAD:-gpt2} precision=${PRECISION:-bf16} each=${SECONDS_EACH:-20}
 prompt=${PROMPT_TOKENS:-256} new=${NEW_TOKENS:-128} python=${PYTHON:-python3} modes=${TORCH_MODES:-eager compile}
 batch=(${BATCH:+--batch "$BATCH"} ${CONTEXT:+--context "$CONTEXT"})
-phase_seconds=480
+# Of the 8 minutes, some seconds are for packing the caches.
+phase_seconds=460
 
-work=$out/work
-mkdir -p "$work" "$out/raw" "$out/caches" || exit 1
-if [[ -n $caches && $caches != "$out/caches" ]]; then
-    cp -R "$caches/." "$out/caches/" || exit 1
-    chmod -R u+w "$out/caches"
-fi
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+files() { "$python" "$here/gpu_files.py" "$@"; }
+
+mkdir -p "$out" "$work/caches/fornax" "$work/caches/python" "$work/caches/fornax/cuda" || exit 1
+[[ -z $caches ]] || files restore "$caches" "$work/caches" || exit 1
 # Where tuning results and kernels go: CubeCL's by the file cubecl.toml of the folder it is started in, the rest by
 # variables.
 cat >"$work/cubecl.toml" <<TOML
@@ -68,29 +70,28 @@ cat >"$work/cubecl.toml" <<TOML
 cache = true
 
 [environment]
-path = { directory = "$out/caches/cubecl" }
+path = { directory = "$work/caches/fornax" }
 TOML
-export CUDA_CACHE_PATH=$out/caches/cuda TORCHINDUCTOR_CACHE_DIR=$out/caches/inductor TRITON_CACHE_DIR=$out/caches/triton
+export CUDA_CACHE_PATH=$work/caches/fornax/cuda
+export TORCHINDUCTOR_CACHE_DIR=$work/caches/python/inductor TRITON_CACHE_DIR=$work/caches/python/triton
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-mkdir -p "$out/caches/cubecl" "$CUDA_CACHE_PATH" "$TORCHINDUCTOR_CACHE_DIR" "$TRITON_CACHE_DIR"
+cuda=${CUDA_PATH:-}
+[[ -n $cuda || -d /usr/local/cuda ]] || cuda=$(files cuda)
+[[ -z $cuda ]] || export CUDA_PATH=$cuda
+for libraries in "${CUDA_PATH:-/usr/local/cuda}/lib64" "${CUDA_PATH:-/usr/local/cuda}/lib"; do
+    [[ ! -d $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+done
 
 fornax=$work/fornax
-"$python" - "$archive" "$fornax" <<'PY' || exit 1
-import lzma, os, shutil, sys
-with lzma.open(sys.argv[1]) as packed, open(sys.argv[2], "wb") as program:
-    shutil.copyfileobj(packed, program)
-os.chmod(sys.argv[2], 0o755)
-PY
+files unpack "$archive" "$fornax" || exit 1
 cd "$work" || exit 1
 "$fornax" doctor --json >"$out/doctor.json" || exit 1
 
 failed=0
 left() { printf '%s' $((budget - SECONDS)); }
 
-# record NAME STATUS SECONDS EXIT NOTE: one measurement, with the lines of raw/PHASE-NAME.jsonl, into PHASE.json.
-record() {
-    "$python" "$here/gpu_record.py" "$out" "$phase" "$@" || failed=1
-}
+# record NAME STATUS SECONDS EXIT NOTE: one measurement into PHASE.json.
+record() { files record "$out" "$phase" "$work/$1.jsonl" "$@" || failed=1; }
 
 # measure NAME NEEDED COMMAND...: runs it when NEEDED seconds are left, for as long as the phase and the budget last.
 measure() {
@@ -105,18 +106,18 @@ measure() {
     fi
     printf '%s %s: at most %s s\n' "$phase" "$name" "$limit" >&2
     start=$SECONDS
-    timeout --kill-after=5 "$limit" "$@" >"$out/raw/$phase-$name.jsonl" 2>"$out/raw/$phase-$name.log"
+    timeout --kill-after=5 "$limit" "$@" >"$work/$name.jsonl" 2>"$work/$name.log"
     code=$?
     case $code in
     0) record "$name" done $((SECONDS - start)) 0 '' ;;
     124 | 137)
         failed=1
-        record "$name" timeout $((SECONDS - start)) $code "stopped after $limit s"
+        record "$name" timeout $((SECONDS - start)) $code "stopped after $limit s: $(tail -n 2 "$work/$name.log")"
         ;;
     *)
         failed=1
-        tail -n 3 "$out/raw/$phase-$name.log" >&2
-        record "$name" failed $((SECONDS - start)) $code "$(tail -n 3 "$out/raw/$phase-$name.log")"
+        tail -n 3 "$work/$name.log" >&2
+        record "$name" failed $((SECONDS - start)) $code "$(tail -n 8 "$work/$name.log")"
         ;;
     esac
 }
@@ -160,7 +161,7 @@ for phase in "${phases[@]}"; do
     phase_start=$SECONDS
     rm -f "$out/$phase.json"
     "$phase"
+    files save "$work/caches" "$out" || failed=1
     printf '%s: %s s, %s s of the budget are left\n' "$phase" $((SECONDS - phase_start)) "$(left)" >&2
 done
-rm -f "$fornax"
 exit "$failed"

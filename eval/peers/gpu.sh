@@ -93,12 +93,14 @@ left() { printf '%s' $((budget - SECONDS)); }
 # record NAME STATUS SECONDS EXIT NOTE: one measurement into PHASE.json.
 record() { files record "$out" "$phase" "$work/$1.jsonl" "$@" || failed=1; }
 
-# measure NAME NEEDED COMMAND...: runs it when NEEDED seconds are left, for as long as the phase and the budget last.
+# measure NAME NEEDED COMMAND...: runs it when NEEDED seconds are left, for at most four times as long, and no longer
+# than the phase and the budget last.
 measure() {
     local name=$1 needed=$2 rest limit start code
     shift 2
     rest=$((phase_seconds - (SECONDS - phase_start)))
     limit=$(($(left) < rest ? $(left) : rest))
+    limit=$((limit < 4 * needed ? limit : 4 * needed))
     if ((limit < needed)); then
         printf '%s %s: skipped, %s s are left and %s are needed\n' "$phase" "$name" "$limit" "$needed" >&2
         record "$name" skipped 0 -1 "$limit s were left, $needed are needed"

@@ -9,8 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 features=${FEATURES-cuda,kernel-cache}
 target=${CARGO_TARGET_DIR:-target}
 
-# Without line tables: they are nine tenths of what would be stripped again.
-CARGO_PROFILE_RELEASE_DEBUG=none cargo build --release --features "$features"
+cargo build --release --features "$features"
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT
 cp "$target/release/fornax" "$packed/fornax"

@@ -68,6 +68,58 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("learn show", &["--hint", "--solution", "--dir", "--help"]),
     ("learn check", &["--solution", "--start", "--dir", "--json", "--help"]),
     ("learn reset", &["--dir", "--help"]),
+    ("bench", &["--help"]),
+    (
+        "bench train",
+        &[
+            "--workload",
+            "--seconds",
+            "--steps",
+            "--warmup",
+            "--threads",
+            "--precision",
+            "--batch",
+            "--context",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench generate",
+        &[
+            "--model",
+            "--workload",
+            "--prompt-tokens",
+            "--new-tokens",
+            "--runs",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench ops",
+        &[
+            "--op",
+            "--workload",
+            "--batch",
+            "--context",
+            "--seconds",
+            "--check-tokens",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench parity",
+        &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
+    ),
     ("doctor", &["--json", "--help"]),
 ];
 
@@ -132,6 +184,44 @@ fn doctor_speaks_to_people_and_to_programs() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["devices"][0]["name"], "cpu", "{json}");
     assert_eq!(json.lines().count(), 1);
+}
+
+#[test]
+fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/contract.md")).unwrap();
+    let small = ["--workload", "nano", "--batch", "1", "--context", "8", "--json"];
+    let train = ["bench", "train", "--steps", "2", "--warmup", "1"];
+    let ops = ["bench", "ops", "--seconds", "0", "--op", "swiglu"];
+    let generate =
+        ["bench", "generate", "--workload", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"];
+    let parity = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--json"];
+    for arguments in [[&train[..], &small].concat(), [&ops[..], &small].concat(), generate.into(), parity.into()] {
+        let ran = run(fornax(&arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(0);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        for field in report.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{field}`")), "the contract does not name {field} of {arguments:?}");
+        }
+    }
+    let several = run(&mut fornax([&train[..], &small[2..], &["--workload", "nano,small"]].concat())).exits(0);
+    let names: Vec<String> = several.stdout.lines().map(|line| line[..60].to_owned()).collect();
+    assert!(names.len() == 2 && names[0].contains("nano") && names[1].contains("small"), "{names:?}");
+    let off = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--tolerance", "0"];
+    run(fornax(off).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(5).says(&["1 of 1 models", "llama3"]);
+    for (arguments, words) in [
+        (&["bench", "train", "--workload", "tiny"][..], &["`tiny`", "nano, small, story, gpt2"][..]),
+        (&["bench", "train", "--workload", "nano", "--batch", "0"], &["the batch is 0"]),
+        (&["bench", "train", "--workload", "nano,small", "--context", "0"], &["the context is 0"]),
+        (&["bench", "train", "--steps", "1", "--seconds", "1"], &["cannot be used with"]),
+        (&["bench", "train", "--seconds", "-1"], &["--seconds", "0 to 86400"]),
+        (&["bench", "parity", "--fixtures", "docs", "--tolerance", "-1"], &["--tolerance", "0 or more"]),
+        (&["bench", "ops", "--op", "matmul"], &["`matmul`", "linear, rms_norm"]),
+        (&["bench", "generate"], &["--model"]),
+        (&["bench", "generate", "--workload", "nano", "--new-tokens", "1"], &["the number of new tokens is 1"]),
+        (&["bench", "parity", "--fixtures", "docs"], &["`docs`", "expected.safetensors"]),
+        (&["bench", "parity", "--fixtures", "absent"], &["`absent`"]),
+    ] {
+        run(fornax(arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).refuses(words);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod bench;
 mod check;
 mod doctor;
 mod explain;
@@ -40,6 +41,8 @@ enum Command {
     Explain(explain::Explain),
     /// Write the parts of a language model yourself and compare them with Fornax's own
     Learn(learn::Learn),
+    /// Measure speed, and a device against recorded numbers
+    Bench(bench::Bench),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -52,6 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Generate(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }
@@ -65,6 +69,11 @@ pub(crate) struct DeviceArgument {
 }
 
 impl DeviceArgument {
+    /// The name as it was given.
+    pub(crate) fn name(&self) -> DeviceName {
+        self.device
+    }
+
     /// Opens the device.
     pub(crate) fn open(&self) -> Result<(burn::tensor::Device, DeviceName), Failure> {
         device::open(self.device).map_err(|error| {

@@ -1,5 +1,7 @@
 //! For tests only, here and in every crate that writes files: a file system whose k-th operation fails.
 
+pub mod gguf;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

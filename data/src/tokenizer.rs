@@ -6,6 +6,8 @@
 
 mod byte_lengths;
 mod characters;
+mod gguf;
+mod json;
 mod merges;
 mod settings;
 mod train;
@@ -45,7 +47,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, or the one in a model folder, with `tokenizer_config.json` and
+    /// Loads a `tokenizer.json`, the one in a model folder, or the vocabulary of a `.gguf` file: a folder's with `tokenizer_config.json` and
     /// `special_tokens_map.json` beside it where they exist. Without them the end-of-text token is looked for among
     /// the special tokens by its usual names.
     ///
@@ -53,6 +55,9 @@ impl Tokenizer {
     /// When a file cannot be read, is beyond 512 MiB, or is not a tokenizer this build can use exactly.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let file = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
+        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            return gguf::load(&file);
+        }
         let json = read_limited(&file, MAX_TOKENIZER_BYTES)?;
         let side_files = SideFiles::load(file.parent().unwrap_or(Path::new("")))?;
         Tokenizer::from_parts(json, side_files, &file)

@@ -138,11 +138,13 @@ impl SideFiles {
 
 /// A `tokenizer_config.json` with nothing but the names of special tokens, keys sorted.
 pub(super) fn plain_config(names: &[(&'static str, String)]) -> Vec<u8> {
-    let mut keys = vec![
-        ("clean_up_tokenization_spaces", "false".to_owned()),
-        ("tokenizer_class", "\"PreTrainedTokenizerFast\"".to_owned()),
-    ];
-    keys.extend(names.iter().map(|(key, name)| (*key, quoted(name))));
+    config_of(names.iter().map(|(key, name)| (*key, quoted(name))).collect())
+}
+
+/// A `tokenizer_config.json` with these keys, whose values are JSON already, and those every one has.
+pub(super) fn config_of(mut keys: Vec<(&'static str, String)>) -> Vec<u8> {
+    keys.push(("clean_up_tokenization_spaces", "false".to_owned()));
+    keys.push(("tokenizer_class", "\"PreTrainedTokenizerFast\"".to_owned()));
     keys.sort_unstable();
     let lines: Vec<String> = keys.iter().map(|(key, value)| format!("  {}: {value}", quoted(key))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes()

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use self::recorded::shared;
 use super::*;
 
-mod recorded;
+pub(super) mod recorded;
 
 const STORIES: [&str; 4] = [
     "Once upon a time there was a cat named Tom. Tom liked the hat.",

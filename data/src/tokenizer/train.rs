@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use tokenizers::utils::SysRegex;
 
+use super::json::{AddedToken, Json};
 use super::merges::{self, Learned, Words};
 use super::settings::{SideFiles, quoted};
 use super::{END_OF_TEXT, Tokenizer, made};
@@ -162,17 +163,19 @@ fn byte_level_json(learned: &Learned) -> String {
             "{{ \"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": {use_regex} }}"
         )
     };
-    render(&Json {
-        special: &SPECIAL,
+    let added: Vec<AddedToken> = (0..).zip(SPECIAL).map(|(id, name)| AddedToken::special(id, name)).collect();
+    Json {
+        added: &added,
         pre_tokenizer: &format!(
             "{{ \"type\": \"Sequence\", \"pretokenizers\": [\n    {split},\n    {}\n  ] }}",
             byte_level(false)
         ),
-        post_processor: "null",
         decoder: &byte_level(true),
         tokens: &tokens,
         merges: &merges,
-    })
+        ..Json::default()
+    }
+    .render()
 }
 
 /// GPT-2's `bytes_to_unicode`: a printable character for each byte.
@@ -188,73 +191,6 @@ pub(super) fn byte_alphabet() -> [char; 256] {
         // The 68 other bytes take the characters from U+0100 on, all of them assigned.
         char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
     })
-}
-
-/// The pieces of a `tokenizer.json`; everything but `special` is JSON already.
-pub(super) struct Json<'a> {
-    pub(super) special: &'a [&'a str],
-    pub(super) pre_tokenizer: &'a str,
-    pub(super) post_processor: &'a str,
-    pub(super) decoder: &'a str,
-    /// Quoted tokens in the order of their ids; the special ones lead.
-    pub(super) tokens: &'a [String],
-    /// Quoted halves of each merge in order of rank.
-    pub(super) merges: &'a [[String; 2]],
-}
-
-/// A `tokenizer.json` written by hand, because its bytes are a fingerprint: no map, whose order could change with a
-/// feature of the JSON library, takes part.
-pub(super) fn render(json: &Json) -> String {
-    let added: Vec<String> = (0..).zip(json.special).map(|(id, name)| special_json(id, name)).collect();
-    let vocab: Vec<String> =
-        (0..).zip(json.tokens).map(|(id, token): (u32, _)| format!("      {token}: {id}")).collect();
-    let merges: Vec<String> = json.merges.iter().map(|[a, b]| format!("      [{a}, {b}]")).collect();
-    format!(
-        r#"{{
-  "version": "1.0",
-  "truncation": null,
-  "padding": null,
-  "added_tokens": [{}],
-  "normalizer": null,
-  "pre_tokenizer": {},
-  "post_processor": {},
-  "decoder": {},
-  "model": {{
-    "type": "BPE",
-    "dropout": null,
-    "unk_token": null,
-    "continuing_subword_prefix": null,
-    "end_of_word_suffix": null,
-    "fuse_unk": false,
-    "byte_fallback": false,
-    "ignore_merges": false,
-    "vocab": {{
-{}
-    }},
-    "merges": [{}]
-  }}
-}}
-"#,
-        block(&added, "  "),
-        json.pre_tokenizer,
-        json.post_processor,
-        json.decoder,
-        vocab.join(",\n"),
-        block(&merges, "    "),
-    )
-}
-
-/// A special token, as `added_tokens` lists it.
-fn special_json(id: u32, name: &str) -> String {
-    let name = quoted(name);
-    format!(
-        "    {{ \"id\": {id}, \"content\": {name}, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true }}"
-    )
-}
-
-/// Lines of a JSON array between its brackets.
-fn block(lines: &[String], indent: &str) -> String {
-    if lines.is_empty() { String::new() } else { format!("\n{}\n{indent}", lines.join(",\n")) }
 }
 
 fn chat_config() -> String {

@@ -23,7 +23,8 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
-const COMMANDS: [(&str, &[&str]); 5] = [
+/// Every command, words of a group included, with its flags in order.
+const COMMANDS: [(&str, &[&str]); 7] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
     ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
     (
@@ -49,8 +50,18 @@ const COMMANDS: [(&str, &[&str]); 5] = [
             "--help",
         ],
     ),
+    ("data", &["--help"]),
+    (
+        "data prepare",
+        &["--tokenizer", "--out", "--text-field", "--validation-fraction", "--seed", "--json", "--help"],
+    ),
     ("doctor", &["--json", "--help"]),
 ];
+
+/// `fornax COMMAND --help`.
+fn help_of(command: &str) -> Command {
+    fornax(command.split(' ').chain(["--help"]))
+}
 
 /// The flags a help text lists, in its order.
 fn flags(help: &str) -> Vec<&str> {
@@ -63,14 +74,18 @@ fn flags(help: &str) -> Vec<&str> {
 fn every_help_lists_its_flags_and_explains_each() {
     let all = run(&mut fornax(["--help"])).exits(0).stdout;
     for (command, expected) in COMMANDS {
-        let help = run(&mut fornax([command, "--help"])).exits(0);
+        let help = run(&mut help_of(command)).exits(0);
         assert_eq!(help.stderr, "");
         assert_eq!(flags(&help.stdout), expected, "{command}");
         for line in help.stdout.lines().filter(|line| line.trim_start().starts_with("--")) {
             let explained = line.trim_start().split("  ").any(|part| part.contains(' ') && !part.starts_with('-'));
             assert!(explained, "{command}: {line}");
         }
-        assert!(command == "pretrain" || all.contains(&format!("  {command} ")), "{command} is not in {all}");
+        let (within, word) = match command.split_once(' ') {
+            Some((group, word)) => (run(&mut help_of(group)).exits(0).stdout, word),
+            None => (all.clone(), command),
+        };
+        assert!(word == "pretrain" || within.contains(&format!("  {word} ")), "{command} is not in {within}");
     }
     assert_eq!(flags(&all), ["--help", "--version"]);
 }
@@ -315,7 +330,7 @@ fn json_of_a_training_is_the_events_line_by_line() {
 fn narrow_terminals_and_no_color() {
     for columns in [1, 20, 200] {
         for (command, _) in COMMANDS {
-            let mut help = fornax([command, "--help"]);
+            let mut help = help_of(command);
             run(help.env("COLUMNS", columns.to_string())).exits(0);
             let (status, text) = on_terminal(help.env("NO_COLOR", "1"), columns);
             assert!(status.success() && text.contains("--help"), "{command} in {columns} columns: {text}");

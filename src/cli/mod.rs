@@ -1,5 +1,6 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod data;
 mod doctor;
 mod generate;
 mod model_folder;
@@ -32,6 +33,8 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
+    /// Prepare, measure and clean training text
+    Data(data::Data),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -42,6 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

@@ -4,12 +4,13 @@
 //! tokens, limits on what is loaded, how many bytes of text each id stands for, and errors instead of silence. Truncation
 //! and padding stored in a `tokenizer.json` are not applied, as transformers does not apply them unless asked.
 
-mod byte_lengths;
 mod characters;
+pub mod compare;
 mod gguf;
 mod json;
 mod merges;
 mod settings;
+mod spelling;
 mod train;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, wr
 
 use self::characters::CharacterTable;
 use self::settings::{SideFiles, SpecialIds};
+use self::spelling::Spelling;
 pub use self::train::TrainProgress;
 pub(crate) use self::train::take_chunk;
 use crate::digest;
@@ -40,6 +42,9 @@ pub struct Tokenizer {
     json: Vec<u8>,
     side_files: SideFiles,
     special: SpecialIds,
+    spelling: Spelling,
+    /// Tokens that are found in text before all else: what is written, and whether decoding may leave it out.
+    added: HashMap<u32, (String, bool)>,
     /// For each id, the bytes it adds to text.
     byte_lengths: Vec<u32>,
     /// For a vocabulary of bare characters, which the library would drop silently when unknown.
@@ -80,10 +85,13 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
         let vocab = inner.get_vocab(true);
-        let byte_lengths = byte_lengths::of(&inner, &vocab).map_err(unusable)?;
+        let spelling = Spelling::of(&inner).map_err(unusable)?;
+        let added = inner.get_added_tokens_decoder();
+        let added = added.into_iter().map(|(id, token)| (id, (token.content, token.special))).collect();
+        let byte_lengths = spelling.lengths(&added, &vocab).map_err(unusable)?;
         let characters = shape.is_characters().then(|| CharacterTable::new(&vocab)).flatten();
         let special = SpecialIds::new(&inner, &side_files);
-        Ok(Tokenizer { inner, json, side_files, special, byte_lengths, characters })
+        Ok(Tokenizer { inner, json, side_files, special, spelling, added, byte_lengths, characters })
     }
 
     /// Token ids of `text`. With `add_special`, what the tokenizer puts around a text (such as a beginning-of-text
@@ -157,6 +165,20 @@ impl Tokenizer {
     /// A SentencePiece tokenizer's space before the text counts, although decoding strips it.
     pub fn token_bytes(&self, id: u32) -> usize {
         self.byte_lengths.get(id as usize).map_or(0, |length| *length as usize)
+    }
+
+    /// The bytes that this id stands for in a text, which need not be whole characters; a special token as it is
+    /// written. Nothing for ids without a token.
+    pub fn spelled(&self, id: u32) -> Vec<u8> {
+        match self.added.get(&id) {
+            Some((content, _)) => content.clone().into_bytes(),
+            None => self.token(id).map(|token| self.spelling.bytes(&token)).unwrap_or_default(),
+        }
+    }
+
+    /// Whether this id is a special token, which decoding may leave out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.added.get(&id).is_some_and(|(_, special)| *special)
     }
 
     /// SHA-256 of `tokenizer.json` in hexadecimal.

@@ -1,6 +1,7 @@
 //! Training of byte-level BPE tokenizers, and the `tokenizer.json` of those made here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use tokenizers::utils::SysRegex;
@@ -61,7 +62,28 @@ impl Tokenizer {
         vocab_size: usize,
         progress: &mut dyn FnMut(TrainProgress),
     ) -> Result<Tokenizer, DataError> {
-        let least = SPECIAL.len() + 256;
+        Tokenizer::train_bpe_with(documents, vocab_size, &[], progress)
+    }
+
+    /// The same with more special tokens, which take the ids after the three.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::train_bpe`], whose least size each of them raises by 1; [`DataError::SpecialToken`] when one is
+    /// empty or stands twice.
+    pub fn train_bpe_with(
+        documents: &mut dyn Iterator<Item = Document>,
+        vocab_size: usize,
+        more_special: &[String],
+        progress: &mut dyn FnMut(TrainProgress),
+    ) -> Result<Tokenizer, DataError> {
+        let mut special: Vec<&str> = SPECIAL.to_vec();
+        for token in more_special {
+            if token.is_empty() || special.contains(&token.as_str()) {
+                return Err(DataError::SpecialToken(token.clone()));
+            }
+            special.push(token);
+        }
+        let least = special.len() + 256;
         if !(least..=MAX_VOCAB).contains(&vocab_size) {
             return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_VOCAB });
         }
@@ -72,8 +94,12 @@ impl Tokenizer {
         let total = vocab_size - least;
         let learned =
             merges::learn(words, 256 + total, 2, &mut |done| progress(TrainProgress::Merging { done, total }));
-        let config = SideFiles::made(chat_config().into_bytes())?;
-        Tokenizer::from_parts(byte_level_json(&learned).into_bytes(), config, &made())
+        let spelled = spelled(&learned);
+        if let Some(token) = special.iter().find(|token| spelled.iter().any(|other| other == *token)) {
+            return Err(DataError::SpecialToken((*token).to_owned()));
+        }
+        let config = SideFiles::made(chat_config(&special[1..]).into_bytes())?;
+        Tokenizer::from_parts(byte_level_json(&special, &spelled, &learned).into_bytes(), config, &made())
     }
 }
 
@@ -144,15 +170,20 @@ fn count_pieces<'t>(
     counts
 }
 
-fn byte_level_json(learned: &Learned) -> String {
+/// The learned tokens in GPT-2's byte alphabet.
+fn spelled(learned: &Learned) -> Vec<String> {
     let alphabet = byte_alphabet();
-    let spell = |bytes: &[u8]| quoted(&bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>());
+    let spell = |bytes: &Arc<[u8]>| bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect();
+    learned.tokens.iter().map(spell).collect()
+}
+
+fn byte_level_json(special: &[&str], spelled: &[String], learned: &Learned) -> String {
     let tokens: Vec<String> =
-        SPECIAL.iter().map(|name| quoted(name)).chain(learned.tokens.iter().map(|bytes| spell(bytes))).collect();
+        special.iter().copied().chain(spelled.iter().map(String::as_str)).map(quoted).collect();
     let merges: Vec<[String; 2]> = learned
         .merges
         .iter()
-        .map(|(left, right)| [*left, *right].map(|id| spell(&learned.tokens[id as usize])))
+        .map(|(left, right)| [*left, *right].map(|id| quoted(&spelled[id as usize])))
         .collect();
     let split = format!(
         "{{ \"type\": \"Split\", \"pattern\": {{ \"Regex\": {} }}, \"behavior\": \"Isolated\", \"invert\": false }}",
@@ -163,7 +194,7 @@ fn byte_level_json(learned: &Learned) -> String {
             "{{ \"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": {use_regex} }}"
         )
     };
-    let added: Vec<AddedToken> = (0..).zip(SPECIAL).map(|(id, name)| AddedToken::special(id, name)).collect();
+    let added: Vec<AddedToken> = (0..).zip(special).map(|(id, name)| AddedToken::special(id, name)).collect();
     Json {
         added: &added,
         pre_tokenizer: &format!(
@@ -193,10 +224,11 @@ pub(super) fn byte_alphabet() -> [char; 256] {
     })
 }
 
-fn chat_config() -> String {
+fn chat_config(additional: &[&str]) -> String {
+    let additional: Vec<String> = additional.iter().map(|name| quoted(name)).collect();
     format!(
         r#"{{
-  "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+  "additional_special_tokens": [{}],
   "chat_template": {},
   "clean_up_tokenization_spaces": false,
   "eos_token": "<|endoftext|>",
@@ -204,6 +236,7 @@ fn chat_config() -> String {
   "tokenizer_class": "PreTrainedTokenizerFast"
 }}
 "#,
+        additional.join(", "),
         quoted(CHAT_TEMPLATE)
     )
 }

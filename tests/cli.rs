@@ -24,7 +24,7 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 /// Every command, words of a group included, with its flags in order.
-const COMMANDS: [(&str, &[&str]); 7] = [
+const COMMANDS: [(&str, &[&str]); 10] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
     ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
     (
@@ -55,6 +55,12 @@ const COMMANDS: [(&str, &[&str]); 7] = [
         "data prepare",
         &["--tokenizer", "--out", "--text-field", "--validation-fraction", "--seed", "--json", "--help"],
     ),
+    (
+        "data train-tokenizer",
+        &["--vocab-size", "--out", "--kind", "--special", "--limit", "--text-field", "--json", "--help"],
+    ),
+    ("data inspect", &["--text", "--file", "--rows", "--context", "--tokenizer", "--ids", "--json", "--help"]),
+    ("data compare-tokenizers", &["--file", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
 

@@ -29,8 +29,10 @@ use crate::error::DataError;
 
 /// Name of the file that holds a tokenizer in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// A `tokenizer.json` longer than this is refused.
-pub const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
+/// A `tokenizer.json` longer than this is refused: twice the largest known, Gemma 3's.
+pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// More tokens or merges than this are refused; the largest known vocabulary has 262,144 tokens.
+const MAX_ITEMS: usize = 1 << 20;
 /// What separates documents in text files, and the end-of-document token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -57,7 +59,7 @@ impl Tokenizer {
     /// the special tokens by its usual names.
     ///
     /// # Errors
-    /// When a file cannot be read, is beyond 512 MiB, or is not a tokenizer this build can use exactly.
+    /// When a file cannot be read, is beyond 64 MiB, or is not a tokenizer this build can use exactly.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let file = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
         if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {

@@ -78,7 +78,7 @@ pub enum Kind {
     Emoji,
     /// An Arabic word with written vowels.
     Diacritics,
-    /// A long word of letters.
+    /// A long word of letters, without written vowels.
     Word,
 }
 
@@ -143,7 +143,7 @@ fn spans(kind: Kind, text: &str) -> Vec<&str> {
         Kind::Diacritics => Box::new(runs(text, is_arabic).filter(|run| run.chars().any(is_vowel))),
         Kind::Word => Box::new(
             runs(text, char::is_alphabetic)
-                .filter(|run| !run.chars().any(is_arabic) && run.chars().count() >= SHORTEST_WORD),
+                .filter(|run| !run.chars().any(is_vowel) && run.chars().count() >= SHORTEST_WORD),
         ),
     };
     let mut seen = HashSet::new();
@@ -155,11 +155,14 @@ fn runs(text: &str, wanted: impl Fn(char) -> bool) -> impl Iterator<Item = &str>
     text.split(move |c| !wanted(c)).filter(|run| !run.is_empty())
 }
 
-/// The whitespace that opens a line and the word behind it, where that is more than one space.
+/// The whitespace that opens a line and the letters behind it, or what else stands there, where that is more than one
+/// space.
 fn indentation(line: &str) -> Option<&str> {
     let depth = line.len() - line.trim_start().len();
-    let word = line[depth..].split_whitespace().next()?;
-    (line[..depth].len() > 1 || line.starts_with('\t')).then(|| &line[..depth + word.len()])
+    let behind = &line[depth..];
+    let letters = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
+    let end = letters.max(behind.chars().next()?.len_utf8());
+    (depth > 1 || line.starts_with('\t')).then(|| &line[..depth + end])
 }
 
 fn url(word: &str) -> Option<&str> {

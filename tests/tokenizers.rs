@@ -61,7 +61,7 @@ fn a_vocabulary_is_learned_written_and_read() {
     for (rest, words) in [
         (&["--out", out.as_str(), "--vocab-size", "300"][..], &["exists already and is not overwritten"][..]),
         (&["--out", "new"], &["a bpe vocabulary needs its size", "hint: --vocab-size"]),
-        (&["--out", "new", "--vocab-size", "200"], &["vocabulary size 200 is outside 259..=1048576"]),
+        (&["--out", "new", "--vocab-size", "200"], &["vocabulary size 200 is outside 259..=524288"]),
         (
             &["--out", "new", "--vocab-size", "300", "--special", "<|im_end|>"],
             &["\"<|im_end|>\" is empty, or is a token already"],

@@ -7,6 +7,7 @@
 mod characters;
 pub mod compare;
 mod gguf;
+mod guard;
 mod json;
 mod merges;
 mod settings;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, write_atomic_bytes};
 
 use self::characters::CharacterTable;
+pub use self::guard::catches_panics;
+use self::guard::guarded;
 use self::settings::{SideFiles, SpecialIds};
 use self::spelling::Spelling;
 pub use self::train::TrainProgress;
@@ -31,8 +34,10 @@ use crate::error::DataError;
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// A `tokenizer.json` longer than this is refused: twice the largest known, Gemma 3's.
 pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-/// More tokens or merges than this are refused; the largest known vocabulary has 262,144 tokens.
-const MAX_ITEMS: usize = 1 << 20;
+/// More tokens than this are refused; the largest known vocabulary has 262,144.
+const MAX_TOKENS: usize = 1 << 19;
+/// More merges than this are refused.
+const MAX_MERGES: usize = 1 << 20;
 /// What separates documents in text files, and the end-of-document token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -81,16 +86,20 @@ impl Tokenizer {
     /// The single way a [`Tokenizer`] comes to be, so that a trained one equals itself loaded again.
     fn from_parts(json: Vec<u8>, side_files: SideFiles, path: &Path) -> Result<Tokenizer, DataError> {
         let unusable = |reason: String| DataError::Tokenizer { path: path.to_owned(), reason };
-        let shape = settings::Shape::read(&json).map_err(unusable)?;
-        let mut inner = parse(&json).map_err(unusable)?;
+        guarded(|| Tokenizer::build(json, side_files)).and_then(|built| built).map_err(unusable)
+    }
+
+    fn build(json: Vec<u8>, side_files: SideFiles) -> Result<Tokenizer, String> {
+        let shape = settings::Shape::read(&json)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
         // Stored by training scripts that tokenized fixed-length rows; they would cut text silently.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
         let vocab = inner.get_vocab(true);
-        let spelling = Spelling::of(&inner).map_err(unusable)?;
+        let spelling = Spelling::of(&inner)?;
         let added = inner.get_added_tokens_decoder();
         let added = added.into_iter().map(|(id, token)| (id, (token.content, token.special))).collect();
-        let byte_lengths = spelling.lengths(&added, &vocab).map_err(unusable)?;
+        let byte_lengths = spelling.lengths(&added, &vocab)?;
         let characters = shape.is_characters().then(|| CharacterTable::new(&vocab)).flatten();
         let special = SpecialIds::new(&inner, &side_files);
         Ok(Tokenizer { inner, json, side_files, special, spelling, added, byte_lengths, characters })
@@ -106,9 +115,9 @@ impl Tokenizer {
         let mut ids = match &self.characters {
             Some(table) => table.encode(text)?,
             None => {
-                let encoding = self.inner.encode_fast(text, add_special);
-                let encoding =
-                    encoding.map_err(|error| DataError::Coding { action: "encode", reason: error.to_string() })?;
+                let encoded = guarded(|| self.inner.encode_fast(text, add_special));
+                let encoding = encoded.and_then(|encoding| encoding.map_err(|error| error.to_string()));
+                let encoding = encoding.map_err(|reason| DataError::Coding { action: "encode", reason })?;
                 encoding.get_ids().to_vec()
             }
         };
@@ -124,8 +133,9 @@ impl Tokenizer {
     /// # Errors
     /// What the library reports.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
-        let text = self.inner.decode(ids, skip_special);
-        text.map_err(|error| DataError::Coding { action: "decode", reason: error.to_string() })
+        let decoded = guarded(|| self.inner.decode(ids, skip_special));
+        let text = decoded.and_then(|text| text.map_err(|error| error.to_string()));
+        text.map_err(|reason| DataError::Coding { action: "decode", reason })
     }
 
     /// Highest id + 1: the rows an embedding needs.
@@ -226,17 +236,6 @@ impl fmt::Debug for Tokenizer {
             .field("vocab_size", &self.vocab_size())
             .field("fingerprint", &fingerprint)
             .finish()
-    }
-}
-
-/// Runs the library's parser. It indexes and unwraps in places that a hostile file reaches, so a panic there is turned
-/// into an error of the file.
-fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
-    match parsed {
-        Ok(Ok(tokenizer)) => Ok(tokenizer),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the tokenizers library failed on its contents".to_owned()),
     }
 }
 

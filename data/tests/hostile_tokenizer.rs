@@ -67,14 +67,30 @@ fn w8_hostile_files_are_refused_or_bounded() {
     refused("a file of 1 GiB", "at most 67108864 bytes are accepted");
     // The most that is read, of the two things a vocabulary has many of.
     let mut vocab = String::new();
-    for id in 0..(1 << 20) {
-        write!(vocab, r#""token number {id:08} of a great many, made long": {id},"#).unwrap();
+    for id in 0..(1 << 19) {
+        write!(vocab, r#""token number {id:08} of a great many, made long, so that the file is as long as a file may be; it goes on until here": {id},"#).unwrap();
     }
     fs::write(&path, bpe(&vocab[..vocab.len() - 1], "", "null")).unwrap();
-    println!("1,048,576 tokens: {} MiB", fs::metadata(&path).unwrap().len() >> 20);
+    println!("524,288 tokens: {} MiB", fs::metadata(&path).unwrap().len() >> 20);
     drop(vocab);
-    let many = load("1,048,576 tokens", &path);
-    assert!(many.is_ok_and(|tokenizer| tokenizer.vocab_size() == 1 << 20));
+    let many = load("524,288 tokens", &path);
+    assert!(many.is_ok_and(|tokenizer| tokenizer.vocab_size() == 1 << 19));
+    let (mut vocab, mut merges) = (String::new(), String::new());
+    for id in 0..(1 << 16) {
+        write!(vocab, r#""{id:04x}": {id},"#).unwrap();
+    }
+    for id in 0..(7 << 16) {
+        let (left, right) = (id >> 16, id & 0xFFFF);
+        write!(vocab, r#""{left:04x}{right:04x}": {},"#, id + (1 << 16)).unwrap();
+        for _ in 0..2 {
+            write!(merges, r#"["{left:04x}", "{right:04x}"],"#).unwrap();
+        }
+    }
+    fs::write(&path, bpe(&vocab[..vocab.len() - 1], &merges[..merges.len() - 1], "null")).unwrap();
+    drop((vocab, merges));
+    assert!(load("917,504 merges of 524,288 tokens", &path).is_ok());
+    fs::write(&path, bpe(&format!("{}\"a\": 1", r#""a": 0,"#.repeat(1 << 19)), "", "null")).unwrap();
+    refused("524,289 tokens", "524289 tokens, at most 524288 are read");
     let merges = r#"["a", "b"],"#.repeat(4 << 20);
     fs::write(&path, bpe(r#""a": 0, "b": 1, "ab": 2"#, &merges[..merges.len() - 1], "null")).unwrap();
     drop(merges);

@@ -8,7 +8,7 @@ use fornax_base::files::read_limited;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::MAX_ITEMS;
+use super::{MAX_MERGES, MAX_TOKENS};
 use crate::error::DataError;
 
 /// More added tokens than this are refused: the library makes an automaton of them.
@@ -90,8 +90,8 @@ impl Shape {
         // Before the library takes memory for each of them.
         let merges = shape.model.merges.as_ref().map_or(0, Vec::len);
         for (what, found, most) in [
-            ("tokens", shape.model.vocab.0, MAX_ITEMS),
-            ("merges", merges, MAX_ITEMS),
+            ("tokens", shape.model.vocab.0, MAX_TOKENS),
+            ("merges", merges, MAX_MERGES),
             ("added tokens", shape.added_tokens.len(), MAX_ADDED),
         ] {
             if found > most {

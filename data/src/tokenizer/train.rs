@@ -9,7 +9,7 @@ use tokenizers::utils::SysRegex;
 use super::json::{AddedToken, Json};
 use super::merges::{self, Learned, Words};
 use super::settings::{SideFiles, quoted};
-use super::{END_OF_TEXT, Tokenizer, made};
+use super::{END_OF_TEXT, MAX_TOKENS, Tokenizer, made};
 use crate::error::DataError;
 
 /// A document, or why it could not be read.
@@ -17,8 +17,6 @@ pub(super) type Document = Result<String, DataError>;
 
 /// Special tokens of a trained tokenizer, which take the lowest ids in this order.
 const SPECIAL: [&str; 3] = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"];
-/// Largest vocabulary that is trained.
-const MAX_VOCAB: usize = 1 << 20;
 /// Where text is cut into pieces that merges do not cross: GPT-4's pattern (tiktoken `cl100k_base`) with at most two
 /// digits a piece, which suits small vocabularies. Its alternatives cover every character.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -56,7 +54,7 @@ impl Tokenizer {
     /// the greater bytes is merged, whatever the number of threads.
     ///
     /// # Errors
-    /// [`DataError::VocabularySize`] outside 259..=1048576, [`DataError::NoText`], or what `documents` reports.
+    /// [`DataError::VocabularySize`] outside 259..=524288, [`DataError::NoText`], or what `documents` reports.
     pub fn train_bpe(
         documents: &mut dyn Iterator<Item = Document>,
         vocab_size: usize,
@@ -84,8 +82,8 @@ impl Tokenizer {
             special.push(token);
         }
         let least = special.len() + 256;
-        if !(least..=MAX_VOCAB).contains(&vocab_size) {
-            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_VOCAB });
+        if !(least..=MAX_TOKENS).contains(&vocab_size) {
+            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_TOKENS });
         }
         let words = count_words(documents, PATTERN, &mut |bytes| progress(TrainProgress::Counting { bytes }))?;
         if words.is_empty() {

@@ -85,7 +85,11 @@ fn repacked(folder: &str, pre: &str) -> Option<Vec<u8>> {
     }
     let mut kinds = vec![1; tokens.len()];
     for added in json["added_tokens"].as_array().unwrap() {
-        kinds[added["id"].as_u64().unwrap() as usize] = 3;
+        // Some stand beyond the model's own tokens.
+        let id = added["id"].as_u64().unwrap() as usize;
+        tokens.resize(tokens.len().max(id + 1), "");
+        kinds.resize(tokens.len(), 3);
+        (tokens[id], kinds[id]) = (added["content"].as_str().unwrap(), 3);
     }
     let merge = |merge: &serde_json::Value| match merge.as_array() {
         Some(two) => format!("{} {}", two[0].as_str().unwrap(), two[1].as_str().unwrap()),

@@ -59,9 +59,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, the one in a model folder, or the vocabulary of a `.gguf` file: a folder's with `tokenizer_config.json` and
+    /// Loads a `tokenizer.json`, or the one in a model folder, with `tokenizer_config.json` and
     /// `special_tokens_map.json` beside it where they exist. Without them the end-of-text token is looked for among
-    /// the special tokens by its usual names.
+    /// the special tokens by its usual names. A `.gguf` file gives its vocabulary, which is kept as `tokenizer.json`.
     ///
     /// # Errors
     /// When a file cannot be read, is beyond 64 MiB, or is not a tokenizer this build can use exactly.

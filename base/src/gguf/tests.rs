@@ -206,7 +206,7 @@ fn arrays_nest_four_deep_and_no_deeper() {
     for depth in 1..=4 {
         let bytes = nested(depth);
         let file = Gguf::parse(&bytes).unwrap();
-        assert_eq!(file.get("k").unwrap().as_array().unwrap().is_empty(), false);
+        assert!(!file.get("k").unwrap().as_array().unwrap().is_empty());
     }
     assert_eq!(Gguf::parse(&nested(5)).unwrap_err(), GgufError::Nesting { key: "k".to_owned(), most: 4 });
     assert!(Gguf::parse(&nested(50_000)).is_err());

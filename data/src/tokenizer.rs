@@ -36,8 +36,8 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// More tokens than this are refused; the largest known vocabulary has 262,144.
 const MAX_TOKENS: usize = 1 << 19;
-/// More merges than this are refused.
-const MAX_MERGES: usize = 1 << 20;
+/// More merges than this are refused; the vocabulary of 262,144 tokens has 514,906.
+const MAX_MERGES: usize = 1 << 19;
 /// What separates documents in text files, and the end-of-document token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 

@@ -82,19 +82,17 @@ fn w8_hostile_files_are_refused_or_bounded() {
     for id in 0..(7 << 16) {
         let (left, right) = (id >> 16, id & 0xFFFF);
         write!(vocab, r#""{left:04x}{right:04x}": {},"#, id + (1 << 16)).unwrap();
-        for _ in 0..2 {
-            write!(merges, r#"["{left:04x}", "{right:04x}"],"#).unwrap();
-        }
+        write!(merges, r#"["{left:04x}", "{right:04x}"],"#).unwrap();
     }
     fs::write(&path, bpe(&vocab[..vocab.len() - 1], &merges[..merges.len() - 1], "null")).unwrap();
     drop((vocab, merges));
-    assert!(load("917,504 merges of 524,288 tokens", &path).is_ok());
+    assert!(load("458,752 merges of 524,288 tokens", &path).is_ok());
     fs::write(&path, bpe(&format!("{}\"a\": 1", r#""a": 0,"#.repeat(1 << 19)), "", "null")).unwrap();
     refused("524,289 tokens", "524289 tokens, at most 524288 are read");
     let merges = r#"["a", "b"],"#.repeat(4 << 20);
     fs::write(&path, bpe(r#""a": 0, "b": 1, "ab": 2"#, &merges[..merges.len() - 1], "null")).unwrap();
     drop(merges);
-    refused("4,194,304 merges", "4194304 merges, at most 1048576 are read");
+    refused("4,194,304 merges", "4194304 merges, at most 524288 are read");
     let added = r#"{"id": 0, "content": "a"},"#.repeat(1 << 20);
     fs::write(
         &path,

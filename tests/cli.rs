@@ -120,6 +120,17 @@ const COMMANDS: &[(&str, &[&str])] = &[
         "bench parity",
         &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
     ),
+    ("data", &["--help"]),
+    (
+        "data prepare",
+        &["--tokenizer", "--out", "--text-field", "--validation-fraction", "--seed", "--json", "--help"],
+    ),
+    (
+        "data train-tokenizer",
+        &["--vocab-size", "--out", "--kind", "--special", "--limit", "--text-field", "--json", "--help"],
+    ),
+    ("data inspect", &["--text", "--file", "--rows", "--context", "--tokenizer", "--ids", "--json", "--help"]),
+    ("data compare-tokenizers", &["--file", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
 

@@ -135,26 +135,46 @@ impl Decoder {
         self.norm.forward_as(x_nc, self.compute).reshape([b, t, self.config.width])
     }
 
-    /// hidden_btc -> logits_btv in f32.
+    /// hidden_btc -> logits_btv in f32, capped where the configuration says so.
     pub fn logits(&self, hidden_btc: Tensor<3>) -> Tensor<3> {
         let [b, t, c] = hidden_btc.dims();
         let hidden_nc = hidden_btc.reshape([b * t, c]);
         let logits_nv = ops::linear(hidden_nc, self.head_vc(), None);
-        logits_nv.cast(DType::F32).reshape([b, t, self.config.vocab_size])
+        let logits_nv = ops::softcap(logits_nv.cast(DType::F32), self.softcap());
+        logits_nv.reshape([b, t, self.config.vocab_size])
     }
 
     /// Sum over all tokens of `weights * -log p(target)`, as (1) in f32: head and loss by chunks.
     pub fn loss(&self, hidden_btc: Tensor<3>, targets_bt: Tensor<2, Int>, weights_bt: Tensor<2>) -> Tensor<1> {
+        self.loss_with_z(hidden_btc, targets_bt, weights_bt, 0.0).0
+    }
+
+    /// As [`Decoder::loss`], plus the weighted sum of `z_loss * log(Z)^2`: -> (both (1), the second term
+    /// alone and without a gradient (1)).
+    pub fn loss_with_z(
+        &self,
+        hidden_btc: Tensor<3>,
+        targets_bt: Tensor<2, Int>,
+        weights_bt: Tensor<2>,
+        z_loss: f32,
+    ) -> (Tensor<1>, Tensor<1>) {
         let [b, t, c] = hidden_btc.dims();
         let n = b * t;
         let (targets_n, weights_n) = (targets_bt.reshape([n]), weights_bt.reshape([n]));
-        ops::cross_entropy(hidden_btc.reshape([n, c]), self.head_vc(), targets_n, weights_n)
+        let hidden_nc = hidden_btc.reshape([n, c]);
+        ops::cross_entropy(hidden_nc, self.head_vc(), targets_n, weights_n, z_loss, self.softcap())
     }
 
     /// `-log p(target)` of every token, (b * t) in f32, without a gradient.
     pub fn token_nll(&self, hidden_btc: Tensor<3>, targets_bt: Tensor<2, Int>) -> Tensor<1> {
         let [b, t, c] = hidden_btc.dims();
-        ops::token_nll(hidden_btc.reshape([b * t, c]), self.head_vc(), targets_bt.reshape([b * t]))
+        let (hidden_nc, targets_n) = (hidden_btc.reshape([b * t, c]), targets_bt.reshape([b * t]));
+        ops::token_nll(hidden_nc, self.head_vc(), targets_n, self.softcap())
+    }
+
+    /// Cap of the logits, 0 for none.
+    fn softcap(&self) -> f32 {
+        self.config.logit_softcap.map_or(0.0, |cap| cap as f32)
     }
 
     /// The weight of the output head in the compute dtype.

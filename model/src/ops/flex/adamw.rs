@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::buffer::{dense, values, values_mut};
 use super::parallel::{self, CHUNK};
-use super::simd::{Simd, kernel, load_at, store_at};
+use super::simd::{kernel, load_at, store_at};
 use crate::ops::AdamWStep;
 
 /// p_n, g_n, m_n, v_n -> the new (p_n, m_n, v_n), in the buffers of the old where no one else holds them.

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::buffer::{by_head, dense, heads, unset, values, with_rows};
 use super::parallel::{self, Shared};
-use super::simd::{Simd, kernel, load_at, store_at};
+use super::simd::{kernel, load_at, store_at};
 
 /// Time steps of one task.
 const STEPS: usize = 64;

@@ -5,7 +5,7 @@ use burn::tensor::Shape;
 
 use super::buffer::{dense, tensor, values};
 use super::parallel::{self, CHUNK};
-use super::simd::{Simd, kernel, load_at};
+use super::simd::{kernel, load_at};
 
 /// Sum of squares of x_n as (1): chunks, then the chunk sums in order and in f64.
 pub(super) fn square_sum(x: FlexTensor) -> FlexTensor {

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::buffer::{dense, tensor, unset, values};
 use super::parallel::{self, CHUNK};
-use super::simd::{Simd, kernel, load_at, sigmoid, store_at};
+use super::simd::{kernel, load_at, sigmoid, store_at};
 
 /// gate_nf, up_nf -> silu(gate) * up.
 pub(super) fn forward(gate: FlexTensor, up: FlexTensor) -> FlexTensor {

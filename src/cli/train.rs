@@ -12,7 +12,7 @@ use fornax_train::TrainError;
 use fornax_train::control::{Ending, Signal};
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::{Outcome, Run, Surroundings};
-use fornax_train::step::next_token;
+use fornax_train::step::next_token_with_z;
 
 use super::DeviceArgument;
 use super::model_folder::shown;
@@ -121,7 +121,8 @@ pub(crate) fn train(
     say(&format!("run folder: {}\n", folder.display()));
     let mut run = open(around)?;
     signals::ask_through(signal.flag())?;
-    let result = run.fit(&next_token);
+    let z_loss = run.recipe().train.z_loss;
+    let result = run.fit(&|decoder, batch| next_token_with_z(decoder, batch, z_loss));
     drop(run); // with it the sender, which ends the listener
     listener.finish();
     result.map_err(|error| Failure::from(error).while_running())

@@ -189,6 +189,7 @@ fn new_config(shape: &ModelShape, context: usize, tokenizer: &Tokenizer) -> Mode
         ffn_width: shape.ffn_width,
         context,
         norm_eps: shape.norm_eps,
+        logit_softcap: shape.logit_softcap,
         rope_theta: shape.rope_theta,
         tied: shape.tied,
         bos_id: tokenizer.bos_id(),

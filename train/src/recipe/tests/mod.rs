@@ -20,6 +20,7 @@ ffn_width = 96
 tied = false
 rope_theta = 10000.0
 norm_eps = 1e-5
+logit_softcap = 30.0
 
 [tokenizer]
 kind = "bpe"
@@ -37,14 +38,22 @@ context = 64
 batch = 12
 micro_batch = 4
 precision = "bf16"
+z_loss = 1e-4
 
 [optimizer]
+kind = "muon"
 lr = 1e-3
 beta1 = 0.9
 beta2 = 0.99
 eps = 1e-8
 weight_decay = 0.1
 clip_norm = 1.0
+muon_lr = 0.03
+momentum = 0.9
+nesterov = false
+ns_steps = 4
+ns_precision = "bf16"
+adjust_lr_fn = "match_rms_adamw"
 
 [schedule]
 kind = "wsd"
@@ -113,11 +122,14 @@ fn defaults_are_those_of_the_page() {
         tied: true,
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
+        logit_softcap: None,
     };
     assert_eq!(shape, expected);
     assert_eq!((recipe.seed, recipe.train.micro_batch()), (1337, 12));
     let (optimizer, checkpoint) = (&recipe.optimizer, &recipe.checkpoint);
-    assert_eq!((optimizer.beta1, optimizer.beta2, optimizer.eps), (0.9, 0.95, 1e-8));
+    assert_eq!(optimizer.kind, OptimizerKind::AdamW);
+    assert_eq!((optimizer.beta1, optimizer.beta2(), optimizer.eps()), (0.9, 0.95, 1e-8));
+    assert_eq!((recipe.train.z_loss, shape.logit_softcap), (0.0, None));
     assert_eq!((optimizer.weight_decay, optimizer.clip_norm), (0.1, 1.0));
     assert_eq!((checkpoint.keep_last, checkpoint.keep_best), (2, false));
     assert_eq!(recipe.schedule().final_lr_fraction, 0.1);

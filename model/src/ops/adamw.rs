@@ -19,16 +19,16 @@ pub struct AdamWStep {
     pub beta2: f64,
     /// Added to the root of the mean square.
     pub eps: f64,
-    /// Decay of the parameter, times the learning rate.
-    pub weight_decay: f64,
+    /// What the parameter is multiplied with first: 1 - lr * weight decay, or 1.
+    pub decay: f64,
     /// 1 - beta1^updates.
     pub correction1: f64,
     /// 1 - beta2^updates.
     pub correction2: f64,
 }
 
-/// p_n, gradient_n, mean_n, square_n -> the same after one update: `p *= 1 - lr wd`, then `p -= lr (m / c1) /
-/// (sqrt(v / c2) + eps)`. In place on the processor, for tensors that no one else holds.
+/// p_n, gradient_n, mean_n, square_n -> the same after one update: `p = decay p - lr (m / c1) / (sqrt(v /
+/// c2) + eps)`. In place on the processor, for tensors that no one else holds.
 pub fn adamw_step(
     p_n: Tensor<1>,
     gradient_n: Tensor<1>,
@@ -61,6 +61,6 @@ pub(super) fn step<B: Backend>(
     let square = B::float_add(times(square, beta2), times(gradient_square, 1.0 - beta2));
     let root = B::float_div_scalar(B::float_sqrt(square.clone()), step.correction2.sqrt().into());
     let change = B::float_div(mean.clone(), B::float_add_scalar(root, eps.into()));
-    let p = times(p, 1.0 - lr * step.weight_decay);
+    let p = times(p, step.decay);
     (B::float_sub(p, times(change, lr / step.correction1)), mean, square)
 }

@@ -21,7 +21,7 @@ mod swiglu;
 
 use attention::Visible;
 use burn::backend::{
-    Autodiff, Backend, Flex,
+    Autodiff, Backend,
     autodiff::checkpoint::strategy::CheckpointStrategy,
     backend_extension,
     tensor::{BoolTensor, FloatTensor, IntTensor},

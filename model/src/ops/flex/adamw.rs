@@ -48,7 +48,7 @@ impl Constants {
             rest2: (1.0 - step.beta2) as f32,
             root: step.correction2.sqrt() as f32,
             eps: step.eps as f32,
-            keep: (1.0 - step.lr * step.weight_decay) as f32,
+            keep: step.decay as f32,
             rate: (step.lr / step.correction1) as f32,
         }
     }

@@ -22,6 +22,13 @@ impl Matrix {
         Self { start: self.start, strides: [self.strides[1], self.strides[0]] }
     }
 
+    /// The part that begins at a row and a column.
+    #[inline(always)]
+    pub(super) fn at(self, row: usize, column: usize) -> Self {
+        let offset = row as isize * self.strides[0] + column as isize * self.strides[1];
+        Self { start: self.start.wrapping_offset(offset), strides: self.strides }
+    }
+
     /// A 2-dimensional f32 tensor as it lies.
     pub(super) fn of(x: &FlexTensor) -> Self {
         let (layout, values) = (x.layout(), x.storage::<f32>());

@@ -10,6 +10,8 @@ pub(super) trait Simd: Copy {
     type V: Copy;
     /// Floats in a vector.
     const LANES: usize;
+    /// Rows of two vectors that fit the registers beside the operands of a matrix product.
+    const TILE_ROWS: usize;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
@@ -115,38 +117,48 @@ pub(super) fn level() -> Level {
 /// Defines a function whose body is compiled for every instruction set and picked when called. The first
 /// parameter of the body, named by the caller, is the instruction set.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident($s:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block) => {
-        $(#[$doc])*
-        #[allow(clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $out)? {
+    ($(#[$doc:meta])* unsafe fn $($rest:tt)*) => {
+        $crate::ops::flex::simd::kernel! { @[unsafe] [$(#[$doc])*] $($rest)* }
+    };
+    ($(#[$doc:meta])* fn $($rest:tt)*) => {
+        $crate::ops::flex::simd::kernel! { @[] [$(#[$doc])*] $($rest)* }
+    };
+    (
+        @[$($safety:tt)?] [$($doc:tt)*]
+        $name:ident($s:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block
+    ) => {
+        $($doc)*
+        #[allow(clippy::too_many_arguments, unused_unsafe)]
+        $($safety)? fn $name($($arg: $ty),*) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<S: $crate::ops::flex::simd::Simd>($s: S $(, $arg: $ty)*) $(-> $out)? $body
+            $($safety)? fn body<S: $crate::ops::flex::simd::Simd>($s: S $(, $arg: $ty)*) $(-> $out)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512($($arg: $ty),*) $(-> $out)? {
-                // SAFETY: this function runs on processors with AVX-512 only.
-                body(unsafe { $crate::ops::flex::simd::x86::Avx512::assume() } $(, $arg)*)
+            $($safety)? fn avx512($($arg: $ty),*) $(-> $out)? {
+                // SAFETY: this function runs on processors with AVX-512 only; the caller promises the rest.
+                unsafe { body($crate::ops::flex::simd::x86::Avx512::assume() $(, $arg)*) }
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2($($arg: $ty),*) $(-> $out)? {
-                // SAFETY: this function runs on processors with AVX2 and FMA only.
-                body(unsafe { $crate::ops::flex::simd::x86::Avx2::assume() } $(, $arg)*)
+            $($safety)? fn avx2($($arg: $ty),*) $(-> $out)? {
+                // SAFETY: this function runs on processors with AVX2 and FMA only; the caller promises the rest.
+                unsafe { body($crate::ops::flex::simd::x86::Avx2::assume() $(, $arg)*) }
             }
 
-            match $crate::ops::flex::simd::level() {
-                // SAFETY: `level` found these instructions on this processor.
-                #[cfg(target_arch = "x86_64")]
-                $crate::ops::flex::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                $crate::ops::flex::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
-                $crate::ops::flex::simd::Level::Portable => body($crate::ops::flex::simd::Portable $(, $arg)*),
+            // SAFETY: `level` found these instructions on this processor; the caller promises the rest.
+            unsafe {
+                match $crate::ops::flex::simd::level() {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::ops::flex::simd::Level::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::ops::flex::simd::Level::Avx2 => avx2($($arg),*),
+                    $crate::ops::flex::simd::Level::Portable => body($crate::ops::flex::simd::Portable $(, $arg)*),
+                }
             }
         }
     };
@@ -181,6 +193,7 @@ impl Portable {
 impl Simd for Portable {
     type V = [f32; 8];
     const LANES: usize = 8;
+    const TILE_ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -311,6 +324,7 @@ pub(super) mod x86 {
     impl Simd for Avx512 {
         type V = __m512;
         const LANES: usize = 16;
+        const TILE_ROWS: usize = 12;
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m512 {
@@ -411,6 +425,7 @@ pub(super) mod x86 {
     impl Simd for Avx2 {
         type V = __m256;
         const LANES: usize = 8;
+        const TILE_ROWS: usize = 6;
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m256 {

@@ -1,13 +1,15 @@
 //! The processor's own kernels: SIMD, all threads, no copies of operands in another order. They take f32;
 //! tensors of other dtypes go through the composed bodies.
 //!
-//! Results do not depend on the number of threads, except in matrix products, whose blocking does.
+//! Results do not depend on the number of threads, except in products of a few rows, which the `gemm` crate
+//! computes by blocks that do.
 
 mod adamw;
 mod attention;
 mod buffer;
 mod embedding;
 mod loss;
+mod multiply;
 mod norm;
 mod parallel;
 mod product;

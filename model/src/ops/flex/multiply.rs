@@ -23,7 +23,13 @@ const GROUP: usize = 2;
 /// # Safety
 /// The matrices must hold as many elements as the dimensions say; `c` has rows of `c_stride` floats, is
 /// writable and used by no one else.
-pub(super) unsafe fn multiply([m, n, k]: [usize; 3], c: *mut f32, c_stride: usize, (a, b): (Matrix, Matrix), add: bool) {
+pub(super) unsafe fn multiply(
+    [m, n, k]: [usize; 3],
+    c: *mut f32,
+    c_stride: usize,
+    (a, b): (Matrix, Matrix),
+    add: bool,
+) {
     let width = panel_width();
     let columns = n.min(4096);
     let depth = k.div_ceil(k.div_ceil((PACKED / columns).max(64))).max(1);
@@ -184,7 +190,8 @@ kernel! {
 #[inline(always)]
 unsafe fn tiles<S: Simd, const R: usize>(s: S, c: *mut f32, a: Matrix, panels: &[f32], block: Block) {
     let width = 2 * S::LANES;
-    let mut packed_rows = unset(if a.strides[1] == 1 { R } else { block.rows.next_multiple_of(R) } * block.depth.min(DEPTH));
+    let mut packed_rows =
+        unset(if a.strides[1] == 1 { R } else { block.rows.next_multiple_of(R) } * block.depth.min(DEPTH));
     for from in (0..block.depth).step_by(DEPTH) {
         let depth = DEPTH.min(block.depth - from);
         let add = block.add || from > 0;
@@ -242,7 +249,14 @@ unsafe fn pack_rows<const R: usize>(target: &mut [f32], a: Matrix, rows: usize) 
 
 /// # Safety
 /// `c` must have `rows` rows and `columns` columns.
-unsafe fn copy_part(c: *mut f32, c_stride: usize, part: &[f32], width: usize, [rows, columns]: [usize; 2], add: bool) {
+unsafe fn copy_part(
+    c: *mut f32,
+    c_stride: usize,
+    part: &[f32],
+    width: usize,
+    [rows, columns]: [usize; 2],
+    add: bool,
+) {
     for row in 0..rows {
         // SAFETY: the caller's promise.
         let target = unsafe { std::slice::from_raw_parts_mut(c.add(row * c_stride), columns) };

@@ -4,9 +4,12 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
 use super::buffer::{tensor, unset};
+use super::multiply;
 
 /// Multiplications below which one thread is faster than two.
 const SMALL: usize = 1 << 20;
+/// Rows from which on it pays to pack the right operand.
+const TALL: usize = 32;
 
 /// A matrix of f32 somewhere in memory.
 #[derive(Clone, Copy)]
@@ -15,6 +18,11 @@ pub(super) struct Matrix {
     /// Distance between rows, and between columns.
     pub(super) strides: [isize; 2],
 }
+
+// SAFETY: a place to read from; who reads promises that it lives and that no one writes it.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
 
 impl Matrix {
     /// The same matrix with rows and columns exchanged.
@@ -55,7 +63,11 @@ pub(super) unsafe fn multiply(
     add: bool,
     threads: bool,
 ) {
-    let parallel = threads && m * n * k > SMALL && rayon::current_num_threads() > 1;
+    let parallel = threads && m * n * k > SMALL;
+    if parallel && m >= TALL && factor == 1.0 {
+        // SAFETY: the caller's promise.
+        return unsafe { multiply::multiply([m, n, k], c, c_stride, (a, b), add) };
+    }
     let parallel = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the caller's promise.
     unsafe {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::buffer::unset;
 use super::parallel::{self, Shared};
 use super::product::Matrix;
-use super::simd::{Simd, kernel};
+use super::simd::{Simd, kernel, load_at, store_at};
 
 /// Rows of one task at most: with `DEPTH`, 192 KiB of the left operand in the second-level cache.
 const BLOCK_ROWS: usize = 96;
@@ -115,7 +115,7 @@ fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, 
             let target = unsafe { packed.part(panel * width * k, (panel + 1) * width * k) };
             let columns = width.min(n - panel * width);
             // SAFETY: these columns are within b.
-            unsafe { pack_panel(target, b.at(0, panel * width), [columns, k], width) };
+            unsafe { pack_panel(target, b.at(0, panel * width), columns, k) };
         }
         state.store(READY, Ordering::Release);
     }
@@ -128,28 +128,41 @@ fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, 
     }
 }
 
-/// Columns of b, `width` floats for each of k steps, zeros behind the last column.
-///
-/// # Safety
-/// b must have k rows and `columns` columns.
-unsafe fn pack_panel(target: &mut [f32], b: Matrix, [columns, k]: [usize; 2], width: usize) {
-    if columns < width {
-        target.fill(0.0);
-    }
-    if b.strides[1] == 1 {
-        for (step, target) in target.chunks_exact_mut(width).enumerate() {
-            // SAFETY: `columns` floats of row `step`.
-            target[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(b.at(step, 0).start, columns) });
+kernel! {
+    /// Columns of b, two vectors for each of k steps, zeros behind the last column.
+    ///
+    /// # Safety
+    /// b must have k rows and `columns` columns.
+    unsafe fn pack_panel(s, target: &mut [f32], b: Matrix, columns: usize, k: usize) {
+        let width = 2 * S::LANES;
+        if columns < width {
+            target.fill(0.0);
         }
-        return;
-    }
-    // Eight columns side by side, so that a line of the target is written while it is in the cache.
-    for first in (0..columns).step_by(8) {
-        let last = (first + 8).min(columns);
+        if b.strides[1] == 1 {
+            for (step, target) in target.chunks_exact_mut(width).enumerate() {
+                // SAFETY: `columns` floats of row `step`.
+                let row = unsafe { std::slice::from_raw_parts(b.at(step, 0).start, columns) };
+                for at in (0..columns).step_by(S::LANES) {
+                    store_at(s, &mut target[..columns], at, load_at(s, row, at));
+                }
+            }
+            return;
+        }
+        // Squares where the columns are runs of steps, then one by one what is left.
+        let runs = if b.strides[0] == 1 && b.strides[1] > 0 { k / S::LANES * S::LANES } else { 0 };
+        let squares = columns / S::LANES * S::LANES;
+        for first in (0..squares).step_by(S::LANES) {
+            for step in (0..runs).step_by(S::LANES) {
+                let to = target[step * width + first..].as_mut_ptr();
+                // SAFETY: a square within b, and one within the panel of k rows.
+                unsafe { s.transpose(b.at(step, first).start, b.strides[1] as usize, to, width) };
+            }
+        }
         for step in 0..k {
-            for column in first..last {
-                // SAFETY: within b, and within the panel of k width floats.
-                unsafe { *target.get_unchecked_mut(step * width + column) = *b.at(step, column).start };
+            let first = if step < runs { squares } else { 0 };
+            for column in first..columns {
+                // SAFETY: within b.
+                target[step * width + column] = unsafe { *b.at(step, column).start };
             }
         }
     }

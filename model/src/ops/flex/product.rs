@@ -11,6 +11,12 @@ const SMALL: usize = 1 << 20;
 /// Rows from which on it pays to pack the right operand.
 const TALL: usize = 32;
 
+/// Whether `multiply` is faster than the `gemm` crate, by measurement (docs/LOG.md): for operands that both run
+/// along the inner dimension, unless the result is very wide, and for results that are very tall.
+fn packing_pays([m, n, _]: [usize; 3], a: Matrix, b: Matrix) -> bool {
+    m >= TALL && ((a.strides[1] == 1 && b.strides[0] == 1 && n < 8 * m) || m > 16 * n)
+}
+
 /// A matrix of f32 somewhere in memory.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix {
@@ -64,7 +70,7 @@ pub(super) unsafe fn multiply(
     threads: bool,
 ) {
     let parallel = threads && m * n * k > SMALL;
-    if parallel && m >= TALL && factor == 1.0 {
+    if parallel && factor == 1.0 && packing_pays([m, n, k], a, b) {
         // SAFETY: the caller's promise.
         return unsafe { multiply::multiply([m, n, k], c, c_stride, (a, b), add) };
     }

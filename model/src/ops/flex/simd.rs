@@ -49,6 +49,20 @@ pub(super) trait Simd: Copy {
     fn sum(self, a: Self::V) -> f32;
     /// The largest lane.
     fn largest(self, a: Self::V) -> f32;
+    /// Exchanges rows and columns of a square of `LANES` floats: row i begins at `from + i * from_stride`, its
+    /// floats go to column i of the rows at `to`.
+    ///
+    /// # Safety
+    /// Both squares must be there, and `to` writable.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
 }
 
 /// Below it `exp` gives 0: the results would be subnormal.
@@ -420,6 +434,41 @@ pub(super) mod x86 {
             // SAFETY: as above.
             unsafe { _mm512_reduce_max_ps(a) }
         }
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            // SAFETY: the caller's promise, and AVX-512 as above.
+            unsafe {
+                let mut r: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_stride)));
+                let mut t = r;
+                // Pairs of rows, then fours: each quarter of r[4 i + j] holds one column of rows 4 i to 4 i + 3.
+                for i in 0..8 {
+                    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+                }
+                for i in 0..8 {
+                    let (a, b) =
+                        (_mm512_castps_pd(t[i / 2 * 4 + i % 2]), _mm512_castps_pd(t[i / 2 * 4 + i % 2 + 2]));
+                    r[i / 2 * 4 + i % 2 * 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    r[i / 2 * 4 + i % 2 * 2 + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+                // Then the quarters of four such vectors.
+                for j in 0..4 {
+                    t[j] = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
+                    t[4 + j] = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
+                    t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
+                    t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
+                }
+                for j in 0..4 {
+                    r[j] = _mm512_shuffle_f32x4::<0x88>(t[j], t[4 + j]);
+                    r[8 + j] = _mm512_shuffle_f32x4::<0xdd>(t[j], t[4 + j]);
+                    r[4 + j] = _mm512_shuffle_f32x4::<0x88>(t[8 + j], t[12 + j]);
+                    r[12 + j] = _mm512_shuffle_f32x4::<0xdd>(t[8 + j], t[12 + j]);
+                }
+                for (i, row) in r.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add(i * to_stride), row);
+                }
+            }
+        }
     }
 
     impl Simd for Avx2 {
@@ -581,6 +630,23 @@ mod tests {
             assert_eq!(e[..5], [0.0, 0.0, 0.0, 0.0, 1.0]);
             assert!(e[5].is_nan());
             assert!(e[6..].iter().all(|e| (2.3e38..f32::MAX).contains(e)), "{e:?}");
+        }
+        on_each!(check);
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        fn check<S: Simd>(s: S) {
+            let (n, from_stride, to_stride) = (S::LANES, S::LANES + 3, S::LANES + 5);
+            let from: Vec<f32> = (0..n * from_stride).map(|i| i as f32).collect();
+            let mut to = vec![-1.0; n * to_stride];
+            // SAFETY: both hold n rows of n floats.
+            unsafe { s.transpose(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride) };
+            for (i, &x) in to.iter().enumerate() {
+                let (row, column) = (i / to_stride, i % to_stride);
+                let expected = if column < n { from[column * from_stride + row] } else { -1.0 };
+                assert_eq!(x, expected, "row {row}, column {column}");
+            }
         }
         on_each!(check);
     }

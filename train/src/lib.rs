@@ -1,7 +1,7 @@
 //! The training loop, its recipe, optimizer, schedule, checkpoints and events.
 //!
 //! In reading order: [`recipe`] says what to do, [`setup`] makes tokenizer, shards and model of it, [`run`]
-//! loops over [`step`], which uses [`optimizer`], [`schedule`] and [`gate`]; [`validation`] measures,
+//! loops over [`step`], which uses [`optimizer`], [`schedule`], [`gate`] and, under f16, [`loss_scale`]; [`validation`] measures,
 //! [`events`] tell, [`checkpoint`] keeps, [`control`] listens.
 
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ pub mod control;
 pub mod error;
 pub mod events;
 pub mod gate;
+pub mod loss_scale;
 pub mod optimizer;
 pub mod rate;
 pub mod recipe;

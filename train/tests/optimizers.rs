@@ -353,8 +353,8 @@ fn bf16_keeps_masters_and_moments_in_f32() {
     }
 }
 
-/// Nats, of losses that fall from 4.1.
-const BF16_LOSS: f64 = 0.05;
+/// Nats, of losses that fall from 4.1; measured 2.6e-4 (AdamW), 1.4e-3 (Muon), 2.6e-3 (Lion).
+const BF16_LOSS: f64 = 0.01;
 
 /// The gradients of many micro-batches are added in f32: in bf16, 64 equal parts would stop growing the sum.
 #[test]

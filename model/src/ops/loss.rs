@@ -112,6 +112,9 @@ pub(super) fn forward<B: LlmOps>(
     sums::<B>(nll, log_z, weights, options.z_loss)
 }
 
+/// Loss, and the z-loss in it.
+type Pair<B> = (FloatTensor<B>, FloatTensor<B>);
+
 /// Loss, the z-loss in it, and the gradients of hidden and head.
 type LossAndGradients<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
@@ -271,7 +274,7 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     weights: FloatTensor<Autodiff<B, C>>,
     head_tracked: bool,
     options: LossOptions,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> Pair<Autodiff<B, C>> {
     #[derive(Debug)]
     struct CrossEntropy;
     impl<B: LlmOps> Backward<B, 2> for CrossEntropy {

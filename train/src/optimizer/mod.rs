@@ -74,8 +74,10 @@ impl Optimizer {
         let shape = parameter.shape();
         let rule = rule(self.recipe.kind, name, &shape);
         let state = self.states.remove(name).unwrap_or_else(|| State::new(rule, &gradient_n));
-        // The share is exactly 1 for a group that has the recipe's own rate.
-        let lr = lr * (self.rate(rule) / self.recipe.lr);
+        let lr = match rule {
+            Rule::Muon => self.recipe.muon_lr() * (lr / self.recipe.lr),
+            Rule::AdamW | Rule::Lion => lr,
+        };
         let decay = if shape.len() > 1 { 1.0 - lr * self.recipe.weight_decay } else { 1.0 };
         let mut moved_on = None;
         parameter.update_flat(|values_n| {

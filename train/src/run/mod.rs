@@ -25,8 +25,9 @@ use crate::control::{Control, Ending, Signal};
 use crate::error::TrainError;
 use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
+use crate::loss_scale::LossScale;
 use crate::optimizer::Optimizer;
-use crate::recipe::{TrainRecipe, compare_for_resume};
+use crate::recipe::{Precision, TrainRecipe, compare_for_resume};
 use crate::setup::{self, Inputs, Preparing};
 
 /// The resolved recipe inside a run folder.
@@ -96,6 +97,8 @@ pub struct Run {
     decoder: Decoder,
     optimizer: Optimizer,
     gate: GradientGate,
+    /// Under f16.
+    loss_scale: Option<LossScale>,
     cursor: Cursor,
     step: u64,
     tokens_seen: u64,
@@ -255,6 +258,7 @@ impl Run {
             validation,
             optimizer: Optimizer::new(&recipe.optimizer),
             gate: GradientGate::default(),
+            loss_scale: (recipe.train.precision == Precision::F16).then(LossScale::default),
             cursor: Cursor::default(),
             step: 0,
             tokens_seen: 0,
@@ -287,6 +291,7 @@ impl Run {
             .map_err(damaged)?;
         self.cursor = serde_json::from_value(state.cursor.clone()).map_err(|e| damaged(e.to_string()))?;
         self.step = state.step;
+        self.loss_scale = state.loss_scale.or(self.loss_scale);
         self.tokens_seen = state.tokens_seen;
         self.best = state.best;
         self.validated = state.validation_loss.map(|loss| (state.step, loss));

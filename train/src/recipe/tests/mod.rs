@@ -137,6 +137,24 @@ fn defaults_are_those_of_the_page() {
 }
 
 #[test]
+fn the_defaults_of_an_optimizer_are_written_out_and_are_its_own() {
+    let resolved = |sets: &[&str]| read(SHORT, sets).resolved().unwrap().optimizer;
+    let adamw = resolved(&[]);
+    assert_eq!((adamw.beta2, adamw.eps, adamw.muon_lr, adamw.ns_steps), (Some(0.95), Some(1e-8), None, None));
+    let lion = resolved(&["optimizer.kind=lion"]);
+    assert_eq!((lion.beta2, lion.eps, lion.momentum), (Some(0.99), None, None));
+    let muon = resolved(&["optimizer.kind=muon"]);
+    assert_eq!((muon.muon_lr, muon.momentum, muon.nesterov), (Some(0.02), Some(0.95), Some(true)));
+    assert_eq!((muon.ns_steps, muon.ns_precision), (Some(5), Some(NewtonSchulzPrecision::F32)));
+    assert_eq!((muon.adjust_lr_fn, muon.beta2), (Some(AdjustLr::Original), Some(0.95)));
+    let matched = resolved(&["optimizer.kind=muon", "optimizer.adjust_lr_fn=match_rms_adamw"]);
+    assert_eq!(matched.muon_lr, Some(1e-3));
+    let error = load::<TrainRecipe>(SHORT, "r.toml", &["optimizer.kind=moun".into()]).unwrap_err();
+    let sentence = error.to_string();
+    assert!(sentence.contains("`moun`, but one of `adamw`, `muon`, `lion` is expected"), "{sentence}");
+}
+
+#[test]
 fn llama2c_s_ffn_width_is_met() {
     let shape = read(SHORT, &["model.width=288", "model.n_heads=6"]).model_shape();
     assert_eq!(shape.unwrap().unwrap().ffn_width, 768);
@@ -164,6 +182,22 @@ fn what_cannot_be_run_is_said_with_both_numbers() {
     );
     refused(FULL, &["eval.tokens=63"], "`eval.tokens` (63) is smaller than `train.context` (64)");
     refused(FULL, &["optimizer.lr=nan"], "`optimizer.lr` is NaN, but a number above 0 and at most 1 is expected");
+    refused(
+        FULL,
+        &["optimizer.ns_steps=100"],
+        "`optimizer.ns_steps` is 100, but a whole number from 1 to 99 is expected",
+    );
+    refused(
+        FULL,
+        &["optimizer.momentum=1"],
+        "`optimizer.momentum` is 1, but a number from 0 to below 1 is expected",
+    );
+    refused(FULL, &["train.z_loss=-1"], "`train.z_loss` is -1, but a number from 0 to 1 is expected");
+    refused(
+        FULL,
+        &["model.logit_softcap=0"],
+        "`model.logit_softcap` is 0, but a number from 1 to 10000 is expected",
+    );
     refused(FULL, &["model.n_kv_heads=3"], "`model.n_heads` (4) is not a multiple of `model.n_kv_heads` (3)");
 }
 
@@ -184,6 +218,13 @@ fn no_key_is_read_and_ignored() {
         (FULL, "eval.every=0", "`checkpoint.keep_best` is given"),
         (FULL, "eval.prompts=[]", "`eval.prompts` is missing"),
         (FULL, "data.validation_fraction=0", "`eval.every` is given"),
+        (FULL, "optimizer.kind=adamw", "`optimizer.muon_lr` is given"),
+        (FULL, "optimizer.kind=lion", "`optimizer.eps` is given"),
+        (SHORT, "optimizer.momentum=0.9", "`optimizer.momentum` is given"),
+        (SHORT, "optimizer.nesterov=true", "`optimizer.nesterov` is given"),
+        (SHORT, "optimizer.ns_steps=5", "`optimizer.ns_steps` is given"),
+        (SHORT, "optimizer.ns_precision=f32", "`optimizer.kind` is not `muon`"),
+        (SHORT, "optimizer.adjust_lr_fn=original", "`optimizer.kind` is not `muon`"),
     ] {
         let error = read(text, &[set]).check().unwrap_err().to_string();
         assert!(error.contains(part), "{set}: {error}");
@@ -287,6 +328,14 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "train.context=32",
         "train.batch=24",
         "train.precision=f32",
+        "train.z_loss=0.0",
+        "model.logit_softcap=15.0",
+        "optimizer.muon_lr=0.02",
+        "optimizer.momentum=0.95",
+        "optimizer.nesterov=true",
+        "optimizer.ns_steps=5",
+        "optimizer.ns_precision=f32",
+        "optimizer.adjust_lr_fn=original",
         "optimizer.lr=2e-3",
         "optimizer.beta1=0.8",
         "optimizer.beta2=0.9",

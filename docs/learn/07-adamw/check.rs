@@ -55,7 +55,7 @@ fn fornax(updates: u32, as_matrix: bool) -> [Vec<f32>; 3] {
             true => ParameterMut::Matrix(&mut matrix),
             false => ParameterMut::Vector(&mut vector),
         };
-        optimizer.update("w", &mut parameter, tensor(&gradient(update), [N]), rate(update));
+        optimizer.update("w", &mut parameter, tensor(&gradient(update), [N]), 1.0, rate(update));
     }
     let moment = |end: &str| {
         let mut all = optimizer.tensors().into_iter();

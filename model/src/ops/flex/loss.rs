@@ -93,7 +93,7 @@ impl Inputs {
             let chunk = Matrix::rows(&hidden[from * c..], c);
             let operands = (chunk, head_matrix.transposed());
             // SAFETY: `rows` rows of hidden, the whole head; `logits` holds rows v.
-            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, 1.0, false, true) };
+            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, false) };
             let of_chunk = from..from + rows;
             let weights = wanted.map(|wanted| &wanted.weights[of_chunk.clone()]);
             self.score_rows(logits, from, weights, &mut nll[of_chunk.clone()], &mut log_z[of_chunk]);
@@ -104,13 +104,13 @@ impl Inputs {
             // SAFETY: rows from.. of dhidden; `rows` rows of gradients and the whole head.
             unsafe {
                 let target = dhidden[from * c..].as_mut_ptr();
-                multiply([rows, c, v], target, c, (dlogits, head_matrix), 1.0, false, true);
+                multiply([rows, c, v], target, c, (dlogits, head_matrix), false);
             }
             if let Some(dhead) = &mut dhead {
                 // SAFETY: dhead has v rows of c; `rows` rows of gradients and of hidden.
                 unsafe {
                     let operands = (dlogits.transposed(), chunk);
-                    multiply([v, c, rows], dhead.as_mut_ptr(), c, operands, 1.0, from > 0, true);
+                    multiply([v, c, rows], dhead.as_mut_ptr(), c, operands, from > 0);
                 }
             }
         }

@@ -3,11 +3,14 @@
 mod doctor;
 mod generate;
 mod model_folder;
+mod monitor;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
+mod screen;
 mod signals;
 mod train;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use fornax_base::exit::Exit;
@@ -30,6 +33,8 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
+    Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
     /// Show what this build can use on this machine, and why something cannot be used
@@ -41,6 +46,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }

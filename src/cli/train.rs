@@ -18,7 +18,7 @@ use super::DeviceArgument;
 use super::model_folder::shown;
 use super::progress;
 use super::report::{Failure, print, say};
-use super::signals;
+use super::{screen, signals};
 
 const MAX_RECIPE_BYTES: u64 = 1 << 20;
 
@@ -52,6 +52,20 @@ pub(crate) struct Train {
     /// Print each event as a line of JSON on stdout
     #[arg(long)]
     json: bool,
+    /// Show the monitor while training
+    #[arg(long, conflicts_with_all = ["json", "check"])]
+    tui: bool,
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// As lines and a progress bar.
+    Lines,
+    /// With each event as JSON on stdout.
+    Json,
+    /// In the monitor, where there is a terminal.
+    Screen,
 }
 
 impl Train {
@@ -70,17 +84,25 @@ impl Train {
         }
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let folder = self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
-        let outcome = train(&self.device, self.json, &folder, |around| {
+        let outcome = train(&self.device, self.shown(), &folder, |around| {
             Run::start(around, &folder, &recipe, &mut progress::preparing())
         })?;
         Ok(conclude(&folder, &outcome))
+    }
+
+    fn shown(&self) -> Shown {
+        match (self.json, self.tui) {
+            (true, _) => Shown::Json,
+            (_, true) => Shown::Screen,
+            _ => Shown::Lines,
+        }
     }
 
     fn resume_run(&self, folder: &Path) -> Result<Exit, Failure> {
         let change = |text: &str, path: &Path| -> Result<TrainRecipe, TrainError> {
             Ok(recipe::load(text, &path.display().to_string(), &self.sets)?)
         };
-        let outcome = train(&self.device, self.json, folder, |around| {
+        let outcome = train(&self.device, self.shown(), folder, |around| {
             let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
             let steps = run.recipe().train.steps;
             if run.step() == steps {
@@ -102,12 +124,12 @@ pub(crate) fn read_recipe(text: &str, path: &Path, sets: &[String]) -> Result<Tr
 /// Opens the device, listens to signals, and takes the run that `open` gives to its end.
 pub(crate) fn train(
     device: &DeviceArgument,
-    json: bool,
+    shown: Shown,
     folder: &Path,
     open: impl FnOnce(Surroundings) -> Result<Run, TrainError>,
 ) -> Result<Outcome, Failure> {
     let (device, device_name) = device.open()?;
-    let (sender, listener) = progress::listen(json);
+    let (sender, events) = progress::events();
     let signal = Signal::default();
     let around = Surroundings {
         fs: Arc::new(RealFs),
@@ -119,8 +141,20 @@ pub(crate) fn train(
         tool_version: env!("CARGO_PKG_VERSION").to_string(),
     };
     say(&format!("run folder: {}\n", folder.display()));
-    let mut run = open(around)?;
-    signals::ask_through(signal.flag())?;
+    if shown == Shown::Screen && !screen::is_possible() {
+        say("warning: the monitor needs a terminal on stdout; there are lines instead\n");
+    }
+    let (mut run, listener) = if shown == Shown::Screen && screen::is_possible() {
+        let run = open(around)?;
+        let hung_up = Arc::default();
+        signals::ask_under_a_screen(signal.flag(), Arc::clone(&hung_up))?;
+        (run, progress::show(events, folder, hung_up))
+    } else {
+        let listener = progress::listen(events, shown == Shown::Json);
+        let run = open(around)?;
+        signals::ask_through(signal.flag())?;
+        (run, listener)
+    };
     let result = run.fit(&next_token);
     drop(run); // with it the sender, which ends the listener
     listener.finish();

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`recipe`] says what to do, [`setup`] makes tokenizer, shards and model of it, [`run`]
 //! loops over [`step`], which uses [`optimizer`], [`schedule`] and [`gate`]; [`validation`] measures,
-//! [`events`] tell, [`checkpoint`] keeps, [`control`] listens.
+//! [`events`] tell, [`checkpoint`] keeps, [`control`] listens; [`plain`] and [`monitor`] show what the events say,
+//! [`tensorboard`] writes it for others.
 
 #![forbid(unsafe_code)]
 
@@ -11,13 +12,16 @@ pub mod control;
 pub mod error;
 pub mod events;
 pub mod gate;
+pub mod monitor;
 pub mod optimizer;
+pub mod plain;
 pub mod rate;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod setup;
 pub mod step;
+pub mod tensorboard;
 pub mod validation;
 
 pub use error::TrainError;

@@ -43,7 +43,7 @@ pub(crate) fn listen(events: Receiver<TrainEvent>, json: bool) -> Listener {
 }
 
 /// Shows the run of this process in the monitor; it must be open and not yet taking steps.
-pub(crate) fn show(events: Receiver<TrainEvent>, folder: &Path, hung_up: Arc<AtomicBool>) -> Listener {
+pub(crate) fn on_screen(events: Receiver<TrainEvent>, folder: &Path, hung_up: Arc<AtomicBool>) -> Listener {
     let monitor = watch::of_this_run(folder);
     // These are in the log that was just read.
     while events.try_recv().is_ok() {}

@@ -1,7 +1,7 @@
 //! The terminal taken over by the monitor: raw mode and the other screen, and giving both back on every way out.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -122,7 +122,7 @@ pub(crate) fn give_back_within(time: Duration) {
 /// What the keyboard sends, read on a thread of its own; the channel closes when the terminal is gone.
 pub(crate) fn keyboard() -> io::Result<Receiver<Vec<u8>>> {
     let stdin = io::stdin();
-    let mut input: Box<dyn Read + Send> = match stdin.is_terminal() {
+    let mut input: Box<dyn io::Read + Send> = match stdin.is_terminal() {
         true => Box::new(stdin),
         false => Box::new(File::open("/dev/tty")?),
     };

@@ -148,7 +148,7 @@ pub(crate) fn train(
         let run = open(around)?;
         let hung_up = Arc::default();
         signals::ask_under_a_screen(signal.flag(), Arc::clone(&hung_up))?;
-        (run, progress::show(events, folder, hung_up))
+        (run, progress::on_screen(events, folder, hung_up))
     } else {
         let listener = progress::listen(events, shown == Shown::Json);
         let run = open(around)?;

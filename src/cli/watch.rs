@@ -124,7 +124,11 @@ pub(crate) fn training(mut monitor: Monitor, folder: &Path, events: &Receiver<Tr
     let shown = catch_unwind(AssertUnwindSafe(|| -> io::Result<Left> {
         let keys = screen::keyboard()?;
         let mut screen = Screen::take()?;
-        let mut draw = |monitor: &Monitor| screen.draw(monitor);
+        let mut draw = |monitor: &Monitor| {
+            // So that a test can see what a fault of the monitor costs; not in a release.
+            assert!(!cfg!(debug_assertions) || std::env::var_os("FORNAX_TEST_MONITOR_PANICS").is_none());
+            screen.draw(monitor)
+        };
         Ok(watch(
             &mut monitor,
             Surface { keys: &keys, draw: &mut draw },

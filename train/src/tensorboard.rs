@@ -274,7 +274,10 @@ impl Message {
         let mut message = Self::default();
         message.key(1, 1);
         message.0.extend_from_slice(&time.to_le_bytes());
-        message.number(2, step);
+        // A number that is 0 is not written, as in every proto3 message.
+        if step > 0 {
+            message.number(2, step);
+        }
         message
     }
 
@@ -304,5 +307,103 @@ impl Message {
             value >>= 7;
         }
         self.0.push(value as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fornax_base::files::RealFs;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::monitor::testing::{run, step};
+
+    fn fixture(name: &str) -> Vec<u8> {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tensorboard").join(name)).unwrap()
+    }
+
+    #[test]
+    fn records_equal_those_of_tensorboards_own_writer() {
+        let expected: Value = serde_json::from_slice(&fixture("expected.json")).unwrap();
+        let times: Vec<f64> = serde_json::from_value(expected["times"].clone()).unwrap();
+        let events: Vec<TrainEvent> = serde_json::from_value(expected["events"].clone()).unwrap();
+        let mut bytes = header(times[0]);
+        times.iter().zip(&events).for_each(|(time, event)| bytes.extend(record_of(event, *time).unwrap()));
+        bytes.extend(restart(2000.25, 301));
+        assert!(bytes == fixture("events.tfevents"));
+        // And read back as they were cut.
+        let mut input = &bytes[..];
+        let mut steps = Vec::new();
+        while let Some(payload) = read_record(&mut input).unwrap() {
+            steps.push(step_of(&payload).unwrap());
+        }
+        assert_eq!(steps, [0, 1, 300, 70_000, 301]);
+    }
+
+    /// Steps of all records below `folder`, file by file.
+    fn steps(folder: &Path) -> Vec<Vec<u64>> {
+        let read = |(path, _): (PathBuf, u64)| {
+            let bytes = fs::read(path).unwrap();
+            let mut input = &bytes[..];
+            let mut steps = Vec::new();
+            while let Some(payload) = read_record(&mut input).unwrap() {
+                steps.push(step_of(&payload).unwrap());
+            }
+            steps
+        };
+        event_files(folder).unwrap().into_iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_resumed_run_leaves_no_step_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("tensorboard");
+        let open = |done| Tensorboard::open(Arc::new(RealFs), &folder, done).unwrap();
+        let write = |file: &mut Tensorboard, steps: std::ops::RangeInclusive<u64>| {
+            steps.for_each(|at| file.write(&step(at, 2.0)).unwrap());
+        };
+        write(&mut open(None), 1..=5);
+        // Killed in the middle of a record.
+        let first = event_files(&folder).unwrap()[0].0.clone();
+        let mut torn = fs::read(&first).unwrap();
+        torn.extend(&record_of(&step(6, 2.0), 0.0).unwrap()[..20]);
+        fs::write(&first, torn).unwrap();
+        write(&mut open(Some(3)), 4..=8);
+        // The opening record of a resumed run tells from where on to forget.
+        assert_eq!(steps(&folder), [vec![0, 1, 2, 3], vec![0, 4, 4, 5, 6, 7, 8]]);
+        write(&mut open(Some(2)), 3..=4);
+        assert_eq!(steps(&folder), [vec![0, 1, 2], vec![0], vec![0, 3, 3, 4]]);
+        // Begun anew: nothing of before counts.
+        write(&mut open(None), 1..=1);
+        assert_eq!(steps(&folder), [vec![0, 1]]);
+    }
+
+    #[test]
+    fn a_damaged_record_ends_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(file_name(1));
+        let good = [header(1.0), record_of(&step(1, 2.0), 1.0).unwrap()].concat();
+        for at in good.len() - 20..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(whole_until(&path, 9).unwrap(), header(1.0).len() as u64, "byte {at}");
+        }
+        fs::write(&path, &good).unwrap();
+        assert_eq!(whole_until(&path, 9).unwrap(), good.len() as u64);
+    }
+
+    #[test]
+    fn a_log_is_exported_as_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = run("a", 20, 20, 0.0);
+        let mut timed = events.iter().enumerate().map(|(i, event)| Ok::<_, io::Error>((i as f64, event.clone())));
+        let path = export(&RealFs, folder.path(), &mut timed).unwrap();
+        assert!(path.ends_with("events.out.tfevents.0000000001.fornax"));
+        // 20 steps, 10 validations, 4 samples, and the opening record.
+        assert_eq!(steps(folder.path())[0].len(), 35);
+        let mut broken = [Err(io::Error::other("gone"))].into_iter();
+        assert!(export(&RealFs, &folder.path().join("b"), &mut broken).is_err());
+        assert_eq!(fs::read_dir(folder.path().join("b")).unwrap().count(), 0);
     }
 }

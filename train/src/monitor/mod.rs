@@ -23,6 +23,8 @@ pub mod view;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use history::{History, Phase};
 pub use view::{Action, Mode, Monitor};

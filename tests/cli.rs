@@ -23,12 +23,17 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
-const COMMANDS: [(&str, &[&str]); 5] = [
-    ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
+/// Those of `train` and its other name.
+const TRAIN: &[&str] =
+    &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--tui", "--help"];
+
+const COMMANDS: [(&str, &[&str]); 6] = [
+    ("quickstart", &["--run", "--set", "--device", "--tui", "--help"]),
+    ("train", TRAIN),
+    ("pretrain", TRAIN),
     (
-        "pretrain",
-        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
+        "monitor",
+        &["--replay", "--speed", "--follow", "--json", "--png", "--size", "--tensorboard", "--ascii", "--help"],
     ),
     (
         "generate",

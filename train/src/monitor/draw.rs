@@ -104,11 +104,19 @@ fn run_line(monitor: &Monitor, index: usize, run: &Watched, width: u16) -> Line<
     if history.lr_factor != 1.0 {
         parts.push(format!("lr x{}", history.lr_factor));
     }
-    if !history.phase.is_over() {
-        parts.extend(rate.map(|value| format!("{} tok/s", Unit::Count.write(value))));
+    if !history.phase.is_over() && run.is_alive != Some(false) {
         parts.extend(history.eta_seconds.map(|seconds| format!("eta {}", duration(seconds))));
+        parts.extend(rate.map(|value| format!("{} tok/s", Unit::Count.write(value))));
     }
-    spans.extend(parts.into_iter().map(|part| Span::raw(format!("  {part}"))));
+    // What finds no room is left out whole: half a number would be another number.
+    let mut used: usize = spans.iter().map(Span::width).sum();
+    for part in parts {
+        used += part.len() + 2;
+        if used > usize::from(width) {
+            break;
+        }
+        spans.push(Span::raw(format!("  {part}")));
+    }
     Line::from(spans)
 }
 

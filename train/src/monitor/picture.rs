@@ -235,7 +235,7 @@ impl Chart<'_> {
         let (x, y, width, height) = area;
         let title = if log { format!("{} (log)", self.panel.title) } else { self.panel.title.to_owned() };
         canvas.text(x, y + size, size, INK, &title, Anchor::Left);
-        let marks = values.marks((height / (size * 3.0)).max(2.0) as usize);
+        let marks = values.marks((height / (size * 2.5)).max(3.0) as usize);
         let longest = marks.iter().map(|mark| mark.text.len()).max().unwrap_or(0) as f32;
         let left = x + (longest + 1.0) * size * 0.55;
         let grid = (left, y + size * 1.6, x + width - left, height - size * 3.4);

@@ -123,7 +123,8 @@ impl Axis {
         }
         // Below every positive number there is no logarithm; such a value lies far below the axis.
         let value = value.max(f64::MIN_POSITIVE);
-        (value / self.min).ln() / (self.max / self.min).ln()
+        // Differences of logarithms: a quotient of extremes would overflow.
+        (value.ln() - self.min.ln()) / (self.max.ln() - self.min.ln())
     }
 
     /// At most `most` marks at round numbers, in rising order.
@@ -214,7 +215,8 @@ fn si(value: f64) -> (f64, &'static str) {
         size if size >= 1e12 => (value / 1e12, "T"),
         size if size >= 1e9 => (value / 1e9, "G"),
         size if size >= 1e6 => (value / 1e6, "M"),
-        size if size >= 1e3 => (value / 1e3, "k"),
+        // Four digits are short enough as they are.
+        size if size >= 1e4 => (value / 1e3, "k"),
         _ => (value, ""),
     }
 }
@@ -242,7 +244,7 @@ mod tests {
 
     #[test]
     fn marks_stand_at_round_numbers() {
-        assert_eq!(texts(Axis::exact(0.0, 2000.0, false, Unit::Count), 6), ["0", "0.5k", "1.0k", "1.5k", "2.0k"]);
+        assert_eq!(texts(Axis::exact(0.0, 2000.0, false, Unit::Count), 6), ["0", "500", "1000", "1500", "2000"]);
         assert_eq!(texts(Axis::exact(1.43, 4.31, false, Unit::Plain), 4), ["2", "3", "4"]);
         assert_eq!(texts(Axis::exact(0.0, 6.1e-4, false, Unit::Small), 4), ["0", "2e-4", "4e-4", "6e-4"]);
         assert_eq!(

@@ -107,8 +107,8 @@ mod tests {
         let summary = Summary::of(&run);
         assert_eq!(
             summary.line(),
-            "runs/a: running | step 150/200 | loss 1.5238 | validation loss 1.6811 | best 1.6811 at step 140 | \
-             lr 2.89e-4 | norm 0.81 | 50 tok/s | eta 1 h 01 m"
+            "runs/a: running | step 150/200 | loss 1.4767 | validation loss 1.6920 | best 1.6920 at step 140 | \
+             lr 2.89e-4 | norm 0.70 | 50 tok/s | eta 1 h 01 m"
         );
         let json = serde_json::to_value(&summary).unwrap();
         assert_eq!((json["state"].as_str(), json["step"].as_u64()), (Some("running"), Some(150)));

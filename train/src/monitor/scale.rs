@@ -73,6 +73,9 @@ impl Unit {
     }
 }
 
+/// Below it, numbers lose digits and their logarithms mean nothing.
+const LEAST_LOGARITHMIC: f64 = 1e-250;
+
 /// The part of a line that a chart shows, linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Axis {
@@ -96,12 +99,12 @@ impl Axis {
     pub fn exact(min: f64, max: f64, log: bool, unit: Unit) -> Self {
         let min = if min.is_finite() { min } else { 0.0 };
         let max = if max.is_finite() && max > min { max } else { min + min.abs().max(1.0) * 0.1 };
-        Axis { min, max, log: log && min > 0.0, unit }
+        Axis { min, max, log: log && min > LEAST_LOGARITHMIC, unit }
     }
 
     /// An axis that shows `min` to `max` with some room on both sides.
     pub fn around(min: f64, max: f64, log: bool, unit: Unit) -> Self {
-        let log = log && min > 0.0;
+        let log = log && min > 2.0 * LEAST_LOGARITHMIC;
         if !(min.is_finite() && max.is_finite()) {
             return Self::exact(0.0, 1.0, false, unit);
         }

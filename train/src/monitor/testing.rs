@@ -29,6 +29,7 @@ pub(crate) fn run(name: &str, done: u64, total: u64, offset: f64) -> Vec<TrainEv
         precision: "f32".into(),
         tokens_per_step: 100,
         recipe_hash: "0".into(),
+        optimizer: "AdamW".into(),
     }];
     let curve = |at: u64| offset + 1.5 + 2.8 * (-(at as f64) / (total as f64 / 6.0)).exp();
     for at in 1..=done {

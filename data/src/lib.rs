@@ -2,9 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+pub mod clean;
+pub mod contamination;
 pub mod corpus;
 pub mod dataset;
+pub mod dedup;
 pub mod error;
+pub mod hub;
+pub mod intake;
 pub mod prefetch;
 pub mod shards;
 pub mod sources;
@@ -12,6 +17,7 @@ pub mod stream;
 pub mod tokenizer;
 
 mod digest;
+mod words;
 
 pub use batches::{Batch, Batches, Cursor, Packing, validation_batches};
 pub use dataset::{Dataset, PrepareOptions, PrepareProgress, Prepared, prepare};

@@ -19,7 +19,6 @@ use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, wr
 use self::characters::CharacterTable;
 use self::settings::{SideFiles, SpecialIds};
 pub use self::train::TrainProgress;
-pub(crate) use self::train::take_chunk;
 use crate::digest;
 use crate::error::DataError;
 

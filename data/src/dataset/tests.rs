@@ -7,6 +7,7 @@ use fornax_base::files::{FileSystem, RealFs};
 use fornax_base::testing::{FailKind, FailingFs};
 
 use super::*;
+use crate::intake::Filters;
 use crate::sources::Source;
 use crate::tokenizer::Tokenizer;
 
@@ -40,7 +41,7 @@ impl Work {
     }
 
     fn prepare_on(&self, fs: &dyn FileSystem, options: &PrepareOptions) -> Result<Prepared, DataError> {
-        let sources = [Source::TextFolder(self.path("text"))];
+        let sources = [Source::from_path(&self.path("text"), None).unwrap()];
         prepare(fs, &sources, &self.tokenizer, &self.path("data"), options, &mut |_| {})
     }
 
@@ -55,7 +56,7 @@ impl Work {
 }
 
 fn options(max_shard_tokens: u64) -> PrepareOptions {
-    PrepareOptions { seed: 3, validation_fraction: 0.2, max_shard_tokens }
+    PrepareOptions { seed: 3, validation_fraction: 0.2, max_shard_tokens, filters: Filters::default() }
 }
 
 /// The documents of a stream, without the end-of-text token that closes each.
@@ -198,7 +199,7 @@ fn a_single_document_is_cut_at_the_fraction() {
     fs::write(work.path("one.txt"), &text).unwrap();
     let characters = Tokenizer::characters(&mut std::iter::once(Ok(text.clone()))).unwrap();
     let options = PrepareOptions::new(0);
-    let sources = [Source::TextFile(work.path("one.txt"))];
+    let sources = [Source::from_path(&work.path("one.txt"), None).unwrap()];
     let prepared = prepare(&RealFs, &sources, &characters, &work.path("data"), &options, &mut |_| {}).unwrap();
     let read = |stream: &TokenStream| {
         let mut tokens = Vec::new();
@@ -218,7 +219,7 @@ fn tinyshakespeare_is_split_as_nanogpt_splits_it() {
         println!("tinyshakespeare is absent: passed over");
         return;
     }
-    let sources = [Source::TextFile(root)];
+    let sources = [Source::from_path(&root, None).unwrap()];
     let characters = Tokenizer::characters(&mut sources[0].documents().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let prepared =
@@ -230,7 +231,7 @@ fn tinyshakespeare_is_split_as_nanogpt_splits_it() {
 #[test]
 fn progress_ends_at_the_whole() {
     let work = Work::new();
-    let sources = [Source::TextFolder(work.path("text"))];
+    let sources = [Source::from_path(&work.path("text"), None).unwrap()];
     let mut last = None;
     let mut progress = |p| last = Some(p);
     prepare(&RealFs, &sources, &work.tokenizer, &work.path("data"), &options(200), &mut progress).unwrap();

@@ -58,7 +58,7 @@ fn a_byte_order_mark_is_dropped_at_the_start_alone() {
 fn bad_utf8_names_file_byte_and_line() {
     let folder = Folder::new();
     let path = folder.file("bad.txt", b"fine\n<|endoftext|>\nsecond\nline \xFF bad");
-    let mut documents = Source::TextFile(path).documents().unwrap();
+    let mut documents = Source::from_path(&path, None).unwrap().documents().unwrap();
     assert_eq!(documents.next().unwrap().unwrap(), "fine");
     let error = documents.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("bad.txt` is not UTF-8 at byte 31 (line 4)"), "{error}");
@@ -121,11 +121,11 @@ fn what_is_no_source_is_said_so() {
 fn content_changes_with_every_byte() {
     let folder = Folder::new();
     let path = folder.file("a.txt", "abc");
-    let before = Source::TextFile(path.clone()).content().unwrap();
-    assert_eq!(before, Source::TextFile(path.clone()).content().unwrap());
+    let before = Source::from_path(&path.clone(), None).unwrap().content().unwrap();
+    assert_eq!(before, Source::from_path(&path.clone(), None).unwrap().content().unwrap());
     assert_eq!(before[0].bytes, 3);
     folder.file("a.txt", "abd");
-    assert_ne!(before, Source::TextFile(path).content().unwrap());
+    assert_ne!(before, Source::from_path(&path, None).unwrap().content().unwrap());
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl CleanOptions {
     }
 
     /// The limit that cannot be met or is no number, as a sentence.
-    pub(crate) fn wrong(&self) -> Option<String> {
+    pub fn wrong(&self) -> Option<String> {
         let shares = [
             ("max_symbols", self.max_symbols),
             ("min_alphabetic", self.min_alphabetic),

@@ -48,6 +48,24 @@ pub struct Manifest {
     pub vocab_size: u32,
 }
 
+impl Manifest {
+    /// Reads the `dataset.json` of a folder; its shards are not looked at.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn read(folder: &Path) -> Result<Manifest, DataError> {
+        let path = folder.join(DATASET_FILE);
+        let bytes = read_limited(&path, MAX_MANIFEST_BYTES)?;
+        let damaged = |reason: String| DataError::Dataset { path: path.clone(), reason };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if manifest.format_version != FORMAT_VERSION {
+            let found = manifest.format_version;
+            return Err(damaged(format!("format_version is {found}, expected {FORMAT_VERSION}")));
+        }
+        Ok(manifest)
+    }
+}
+
 /// A file that was read, or the embedded corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,14 +119,9 @@ impl Dataset {
     /// What is damaged, naming the shard and, for a token id, its offset; [`DataError::is_damage`] is then true. An
     /// absent `dataset.json` is [`DataError::File`].
     pub fn open(folder: &Path) -> Result<Dataset, DataError> {
+        let manifest = Manifest::read(folder)?;
         let path = folder.join(DATASET_FILE);
-        let bytes = read_limited(&path, MAX_MANIFEST_BYTES)?;
         let damaged = |reason: String| DataError::Dataset { path: path.clone(), reason };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if manifest.format_version != FORMAT_VERSION {
-            let found = manifest.format_version;
-            return Err(damaged(format!("format_version is {found}, expected {FORMAT_VERSION}")));
-        }
         let train = Arc::new(open_split(folder, &manifest, &manifest.train, &damaged)?);
         let validation = Arc::new(open_split(folder, &manifest, &manifest.validation, &damaged)?);
         Ok(Dataset { manifest, train, validation })

@@ -190,7 +190,7 @@ impl DataError {
     }
 
     /// File and line (or row) of an error in a single row.
-    pub(crate) fn place(&self) -> Option<(PathBuf, u64)> {
+    pub fn place(&self) -> Option<(PathBuf, u64)> {
         match self {
             DataError::Utf8 { path, line, .. }
             | DataError::DocumentTooLong { path, line, .. }

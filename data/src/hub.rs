@@ -220,7 +220,9 @@ impl Download<'_> {
                             false => refused(error),
                         });
                     }
-                    std::thread::sleep(std::time::Duration::from_millis(100 << attempt));
+                    if !got_further {
+                        std::thread::sleep(std::time::Duration::from_millis(100 << attempt));
+                    }
                 }
             }
         }

@@ -117,6 +117,14 @@ impl<'a> Intake<'a> {
         })
     }
 
+    /// The texts of the documents of `sources` that pass `filters`, one after another.
+    ///
+    /// # Errors
+    /// As [`Intake::new`].
+    pub fn documents(sources: &[Source], filters: &'a Filters) -> Result<Texts<'a>, DataError> {
+        Ok(Texts { intake: Intake::new(sources, filters)?, chunk: Vec::new().into_iter(), ended: false })
+    }
+
     /// The next documents, about 8 MiB of text of them; none at the end. They are looked at in parallel and given in
     /// order.
     ///
@@ -235,6 +243,38 @@ impl<'a> Intake<'a> {
     /// Up to three overlaps for each benchmark.
     pub fn overlap_examples(&self) -> &[OverlapExample] {
         &self.overlap_examples
+    }
+}
+
+/// Texts one after another; after an error there is no more.
+pub struct Texts<'a> {
+    intake: Intake<'a>,
+    chunk: std::vec::IntoIter<Row>,
+    ended: bool,
+}
+
+impl Iterator for Texts<'_> {
+    type Item = Result<String, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(row) = self.chunk.next() {
+                return Some(Ok(row.text));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.intake.next_chunk() {
+                Ok(chunk) => {
+                    self.ended = chunk.is_empty();
+                    self.chunk = chunk.into_iter();
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
     }
 }
 

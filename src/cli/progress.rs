@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fornax_data::dataset::PrepareProgress;
+use fornax_data::hub::HubProgress;
 use fornax_train::events::TrainEvent;
 use fornax_train::setup::Preparing;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -159,7 +160,16 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
     let mut last = None;
     move |part| {
         let text = match part {
-            Preparing::Tokenizer => "training the tokenizer".to_string(),
+            Preparing::Hub(HubProgress::Files { repo, commit, files }) => {
+                let named = files.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+                let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
+                format!("{repo} at {}: {named}{more}", &commit[..commit.len().min(8)])
+            }
+            Preparing::Hub(HubProgress::Downloading { file, bytes, total }) => {
+                bar.set_message(format!("downloading {file}: {}%", bytes * 100 / total.max(1)));
+                format!("downloading {file} ({} bytes)", grouped(total))
+            }
+            Preparing::Tokenizer => "making the tokenizer".to_string(),
             Preparing::Data(PrepareProgress::Counting { .. }) => "counting documents".to_string(),
             Preparing::Data(PrepareProgress::Encoding { bytes, total_bytes, .. }) => {
                 bar.set_message(format!("encoding text: {}%", bytes * 100 / total_bytes.max(1)));
@@ -174,8 +184,18 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
     }
 }
 
+/// Progress of work that counts documents.
+pub(crate) fn counting(what: &'static str) -> impl FnMut(u64) {
+    let terminal = std::io::stderr().is_terminal();
+    let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    move |documents| {
+        bar.set_message(format!("{what}: {}", grouped(documents)));
+        bar.tick();
+    }
+}
+
 /// 1234567 as "1,234,567".
-fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -120,11 +120,27 @@ pub(crate) fn train(
     };
     say(&format!("run folder: {}\n", folder.display()));
     let mut run = open(around)?;
+    say_sources(&run)?;
     signals::ask_through(signal.flag())?;
     let result = run.fit(&next_token);
     drop(run); // with it the sender, which ends the listener
     listener.finish();
     result.map_err(|error| Failure::from(error).while_running())
+}
+
+/// Says what a run of several sources reads of each.
+fn say_sources(run: &Run) -> Result<(), Failure> {
+    let sources = run.sources()?;
+    for source in sources.iter().filter(|_| sources.len() > 1) {
+        say(&format!(
+            "source {}: {:.2} % of the tokens, {} tokens, {:.2} epochs\n",
+            source.name,
+            source.share * 100.0,
+            progress::grouped(source.tokens),
+            source.passes
+        ));
+    }
+    Ok(())
 }
 
 /// Says what to type next and gives the exit code.

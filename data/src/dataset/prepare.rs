@@ -44,7 +44,11 @@ impl PrepareOptions {
         PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20, filters: Filters::default() }
     }
 
-    fn check(&self) -> Result<(), DataError> {
+    /// Refuses options that cannot be met.
+    ///
+    /// # Errors
+    /// The option, with what was found and what is expected.
+    pub fn check(&self) -> Result<(), DataError> {
         if !(self.validation_fraction > 0.0 && self.validation_fraction < 1.0) {
             return Err(DataError::ValidationFraction(self.validation_fraction));
         }

@@ -1,6 +1,10 @@
 //! `fornax data`: text to token shards, and what is worth knowing about a text before that.
 
+mod arguments;
+mod dedup;
 mod prepare;
+mod report;
+mod stats;
 
 use clap::{Args, Subcommand};
 use fornax_base::exit::Exit;
@@ -20,12 +24,18 @@ pub(crate) struct Data {
 enum DataCommand {
     /// Encode text into the token shards that training reads
     Prepare(prepare::Prepare),
+    /// Measure a text or a prepared dataset: lengths, words, tokens, duplicates
+    Stats(stats::Stats),
+    /// Write a text without its exact and near duplicates
+    Dedup(dedup::Dedup),
 }
 
 impl Data {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         match self.command {
             DataCommand::Prepare(command) => command.run(),
+            DataCommand::Stats(command) => command.run(),
+            DataCommand::Dedup(command) => command.run(),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
-use fornax_data::batches::Batches;
 use fornax_data::prefetch::Prefetch;
 use fornax_model::Decoder;
 
@@ -96,12 +95,6 @@ impl Run {
             clock.resume();
         }
         self.finish(started)
-    }
-
-    fn batches(&self) -> Result<Batches, TrainError> {
-        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
-        let stream = self.inputs.dataset.train();
-        Ok(Batches::new(stream, rows, context, self.recipe.data.packing, self.recipe.seed)?)
     }
 
     fn announce(&mut self, total: u64) -> Result<(), TrainError> {

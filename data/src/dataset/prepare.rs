@@ -220,17 +220,17 @@ struct Writers<'a> {
 /// `prepare.json`: what an interrupted preparation has completed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Progress {
-    fingerprint: String,
-    train: Closed,
-    validation: Closed,
+pub(super) struct Progress {
+    pub(super) fingerprint: String,
+    pub(super) train: Closed,
+    pub(super) validation: Closed,
 }
 
 /// The complete shards of a split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Closed {
-    entry: SplitEntry,
+pub(super) struct Closed {
+    pub(super) entry: SplitEntry,
     /// Documents (or parts of one) that went into them, those without tokens included.
     parts: u64,
 }
@@ -326,7 +326,7 @@ impl<'a> Writers<'a> {
 }
 
 /// What an interrupted preparation of the same dataset left, when all of it is whole.
-fn completed(folder: &Path, fingerprint: &str, tokenizer: &Tokenizer) -> Option<Progress> {
+pub(super) fn completed(folder: &Path, fingerprint: &str, tokenizer: &Tokenizer) -> Option<Progress> {
     let bytes = read_limited(&folder.join(PROGRESS_FILE), MAX_MANIFEST_BYTES).ok()?;
     let progress: Progress = serde_json::from_slice(&bytes).ok()?;
     let tokenizer = (tokenizer.fingerprint(), tokenizer.vocab_size() as u32);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use fornax_base::files::{FileSystem, RealFs};
 use fornax_base::testing::{FailKind, FailingFs};
 
+use super::prepare::{Progress, completed};
 use super::*;
 use crate::intake::Filters;
 use crate::sources::Source;
@@ -278,4 +279,36 @@ fn a_crash_at_any_operation_leaves_a_whole_dataset_or_none() {
             assert_eq!(work.files(), files, "nothing is left over after {k} {kind:?}");
         }
     }
+}
+
+/// The proof that an interrupted preparation does not begin anew: complete shards are kept as they are.
+#[test]
+fn an_interrupted_preparation_goes_on_behind_its_last_complete_shards() {
+    use std::os::unix::fs::MetadataExt;
+    let work = Work::new();
+    let options = options(200);
+    let whole = work.prepare(&options).unwrap().dataset.manifest().clone();
+    assert!(whole.train.shards.len() > 3, "{:?}", whole.train.shards);
+    let files = work.files();
+    let counting = FailingFs::counting();
+    fs::remove_dir_all(work.path("data")).unwrap();
+    work.prepare_on(&counting, &options).unwrap();
+    let mut went_on = 0;
+    for k in 1..=counting.ops_used() {
+        fs::remove_dir_all(work.path("data")).unwrap();
+        work.prepare_on(&FailingFs::new(k, FailKind::Abort), &options).unwrap_err();
+        let noted = completed(&work.path("data"), &whole.fingerprint, &work.tokenizer);
+        let inodes = |progress: &Progress| -> Vec<u64> {
+            let shards = progress.train.entry.shards.iter().chain(&progress.validation.entry.shards);
+            shards.map(|shard| fs::metadata(work.path("data").join(&shard.name)).unwrap().ino()).collect()
+        };
+        let before = noted.as_ref().map(inodes);
+        assert_eq!(work.prepare(&options).unwrap().dataset.manifest(), &whole, "{k}");
+        assert_eq!(work.files(), files, "{k}");
+        if let (Some(noted), Some(before)) = (noted, before) {
+            assert_eq!(inodes(&noted), before, "{k}: a complete shard was written again");
+            went_on += usize::from(!before.is_empty());
+        }
+    }
+    assert!(went_on > 10, "{went_on}");
 }

@@ -1,10 +1,10 @@
 //! `fornax data dedup`: a text without its duplicates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fornax_base::exit::Exit;
-use fornax_base::files::RealFs;
+use fornax_base::files::{RealFs, remove_stale_temps};
 use fornax_data::dedup::{Bands, Cluster, NearOptions, find_duplicates, write_kept};
 use fornax_data::intake::{Intake, IntakeReport};
 use serde::Serialize;
@@ -77,6 +77,11 @@ impl Dedup {
         let mut counted = progress::counting("looking at documents");
         let mut intake = Intake::new(&sources, &filters).map_err(data_failure)?;
         let duplicates = find_duplicates(&mut intake, near, &mut counted).map_err(data_failure)?;
+        // What a process that was killed here left behind; where that cannot be looked at, writing fails and says why.
+        let _ = remove_stale_temps(
+            &RealFs,
+            self.out.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")),
+        );
         let mut counted = progress::counting("writing documents");
         let kept_bytes = write_kept(&RealFs, &sources, &filters, &duplicates, &self.out, &mut counted)
             .map_err(|error| data_failure(error).while_running())?;

@@ -1,4 +1,7 @@
-//! For tests only, here and in every crate that writes files: a file system whose k-th operation fails.
+//! For tests only, here and in every crate that writes files: a file system whose k-th operation fails, and one that
+//! forgets what was not synced.
+
+mod lossy;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use crate::files::{FileSystem, RealFs, WritableFile};
+
+pub use lossy::LossyFs;
 
 /// How the chosen operation of a [`FailingFs`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -200,7 +200,9 @@ impl Download<'_> {
         let refused = |error| self.hub.refused(self.path, error);
         let about = self.api.metadata(&repo.url(file)).map_err(refused)?;
         // Both become names in the cache folder.
-        check_word("etag", about.etag())?;
+        // A weak tag (RFC 9110, section 8.8.3) is a word behind `W/`.
+        let etag = about.etag().strip_prefix("W/").unwrap_or(about.etag());
+        check_word("etag", etag)?;
         check_word("commit", about.commit_hash())?;
         let blob = cached.blob_path(about.etag());
         let part = blob.with_extension("part");
@@ -210,7 +212,7 @@ impl Download<'_> {
             let report = Report { file: file.to_owned(), bytes: 0, total: 0, tell: progress };
             let before = std::fs::metadata(&part).map_or(0, |about| about.len());
             match repo.download_with_progress(file, report) {
-                Ok(found) => return self.verified(file, found, &blob, about.etag(), about.size() as u64),
+                Ok(found) => return self.verified(file, found, &blob, etag, about.size() as u64),
                 Err(error) => {
                     let got_further = std::fs::metadata(&part).is_ok_and(|about| about.len() > before);
                     attempt = if got_further { 1 } else { attempt + 1 };

@@ -20,6 +20,8 @@ enum Mood {
     Corrupts,
     /// Answers everything with this status.
     Status(u16),
+    /// Sends to another address for the bytes, as the hub does for large files.
+    Redirects,
     /// Names a file of the cache that lies outside of it.
     BadTag,
 }
@@ -28,6 +30,7 @@ struct State {
     files: Vec<(String, Vec<u8>)>,
     mood: Mood,
     requests: Vec<String>,
+    endpoint: String,
 }
 
 /// A hub on a port of this machine: `/api/datasets/...` and `/datasets/.../resolve/...` as the real one answers them.
@@ -41,7 +44,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-        let state = Arc::new(Mutex::new(State { files, mood, requests: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { files, mood, requests: Vec::new(), endpoint: endpoint.clone() }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -118,8 +121,20 @@ fn answer(mut stream: &TcpStream, state: &mut State, path: &str, range: Option<&
         return plain(stream, 200, &body);
     }
     let prefix = format!("/datasets/owner/name/resolve/{COMMIT}/");
+    let is_elsewhere = path.starts_with("/elsewhere");
+    let path = path.strip_prefix("/elsewhere").unwrap_or(path);
     let file = path.strip_prefix(&prefix).and_then(|name| state.files.iter().find(|(known, _)| known == name));
     let Some((_, bytes)) = file else { return plain(stream, 404, "no such file") };
+    if state.mood == Mood::Redirects && !is_elsewhere {
+        return write!(
+            stream,
+            "HTTP/1.1 302 X\r\nContent-Length: 0\r\nLocation: {}/elsewhere{path}\r\nETag: \"other\"\r\n\
+             X-Linked-ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n\r\n",
+            state.endpoint,
+            sha256_hex(bytes)
+        )
+        .is_ok();
+    }
     let (from, to) = range.unwrap().split_once('-').unwrap();
     let from: usize = from.parse().unwrap();
     let to = to.parse().map_or(bytes.len(), |to: usize| to + 1);
@@ -266,6 +281,16 @@ fn files_come_from_the_hub_and_then_from_the_cache() {
     let error = fetch(&gone, "hf:owner/name").unwrap_err();
     assert!(error.to_string().contains("the hub at http://127.0.0.1:9 cannot be reached"), "{error}");
     assert!(error.hint().is_some() && error.exit() == fornax_base::exit::Exit::Failed);
+}
+
+#[test]
+fn large_files_come_from_elsewhere() {
+    let file = lines(&["far", "away"]);
+    let server = Server::start(&[("a.jsonl", &file)], Mood::Redirects);
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(texts(&server.hub(cache.path(), None), "hf:owner/name"), ["far", "away"]);
+    assert!(server.requests().iter().any(|request| request.starts_with("/elsewhere/")));
+    assert!(cache.path().join("datasets--owner--name/blobs").join(sha256_hex(&file)).exists());
 }
 
 #[test]

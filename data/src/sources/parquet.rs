@@ -40,7 +40,7 @@ impl ParquetRows {
         let reader = SerializedFileReader::new(open(&file.path)?).map_err(|error| broken(shown(), 0, &error))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let wrong = |reason: String| DataError::Column { path: shown(), reason };
-        let named = |column: &&ColumnDescPtr| column.path().parts() == [field];
+        let named = |column: &&ColumnDescPtr| column.path().string() == field;
         let Some(found) = schema.columns().iter().find(named) else {
             let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
             return Err(wrong(format!("has no column `{field}`; its columns are {}", names.join(", "))));

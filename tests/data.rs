@@ -117,7 +117,7 @@ fn a_prepared_dataset_trains_as_its_text_does() {
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
     fs::write(&shard, flipped).unwrap();
-    run(&mut resume(&work.at("run"), &["train.steps=20"])).exits(4).says(&["train-00000.shard", "sha-256"]);
+    run(&mut resume(&work.at("run"), &[])).exits(4).says(&["train-00000.shard", "sha-256"]);
     fs::write(&shard, whole).unwrap();
     run(&mut work.prepare(&["stories.txt", "--out", "prepared", "--seed", "5"])).exits(0);
     run(&mut resume(&work.at("run"), &[])).exits(4).says(&["its fingerprint is", "the mixture lists"]);
@@ -126,7 +126,7 @@ fn a_prepared_dataset_trains_as_its_text_does() {
 #[test]
 fn c8_a_mixture_resumed_at_any_step_equals_the_straight_run() {
     let work = Work::new();
-    let mixture = "[[data.mixture]]\nsource = \"stories.txt\"\nweight = 3\n\
+    let mixture = "[data]\ncorpus_bytes = 200_000\n[[data.mixture]]\nsource = \"stories.txt\"\nweight = 3\n\
                    [[data.mixture]]\nsource = \"sums.jsonl\"\nweight = 1\ntext_field = \"body\"\n\
                    [[data.mixture]]\nsource = \"corpus\"\nweight = 2.5";
     let recipe = work.recipe(mixture);
@@ -199,18 +199,18 @@ fn filters_work_alike_in_every_command() {
     let prepared =
         work.prepare(&["rows.jsonl", "--out", "p", "--drop", "--examples"]).args(filters).args(against).output();
     let stdout = String::from_utf8(prepared.unwrap().stdout).unwrap();
+    let stdout = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     for line in [
         "documents: 5 read, 2 kept",
-        "dropped few_words            1",
+        "dropped few_words 1",
         "rows.jsonl:2 short",
-        "dropped contaminated         1",
+        "dropped contaminated 1",
         "1 of 1 items overlap with 1 documents",
     ] {
         assert!(stdout.contains(line), "{line} is not in {stdout}");
     }
     let recipe = work.recipe("[data]\nsource = \"stories.txt\"\n[data.clean]\nmax_words = 15");
-    run(&mut train(&recipe, &work.at("none"), &["train.steps=1"]))
-        .refuses(&["the filters leave of 300 documents"]);
+    run(&mut train(&recipe, &work.at("none"), &["train.steps=1"])).refuses(&["has no text"]);
     run(&mut train(&recipe, &work.at("none"), &["data.clean.max_words=-1"])).refuses(&["max_words"]);
     run(&mut train(&recipe, &work.at("some"), &["train.steps=1", "data.clean.max_words=40"])).exits(0);
 }

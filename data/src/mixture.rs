@@ -2,7 +2,7 @@
 //!
 //! Rows are dealt to sources by a rule without memory: of `n` rows the source with share `p` of what is left gets
 //! `round(n * p)`, the rest go to the sources after it. After any number of rows each source therefore has its share to
-//! within a row or two ([`Shares::tolerance`]), and every row has as many tokens as another, so shares of rows are
+//! within half a row for each other source ([`Shares::tolerance`]), and every row has as many tokens as another, so shares of rows are
 //! shares of tokens. Where a source stands is a function of the number of rows, so a cursor needs no more than that.
 
 use std::path::{Path, PathBuf};
@@ -309,9 +309,10 @@ impl Shares {
         self.weights.iter().map(|weight| *weight as f64 / all as f64).collect()
     }
 
-    /// Rows by which a source may be off its share: `(1 + H(sources - 1)) / 2`, where `H(n) = 1 + 1/2 + ... + 1/n`.
+    /// Rows by which a source may be off its share: half a row for each other source. Each rounding is off by at most a
+    /// half, and what a source is off is passed on to those behind it.
     pub fn tolerance(&self) -> f64 {
-        (1..self.weights.len()).map(|n| 1.0 / n as f64).sum::<f64>() / 2.0 + 0.5
+        (self.weights.len() - 1) as f64 / 2.0
     }
 }
 

@@ -85,12 +85,17 @@ fn repetition_follows_table_a1() {
     assert_eq!(of(&lines(6)), Reason::RepeatedLines, "5 of 13 lines");
     // One bigram of 8 characters, four times, in 32 letters and 7 spaces: 32 / 39.
     assert_eq!(of(&["abcd efgh"; 4].join(" ")), Reason::TopNgram);
-    // A run of five words stands there twice, its bigrams below their limits: 25 of 129 characters.
-    let filler = |from: usize| (from..from + 8).map(|i| format!("f{i:05}")).collect::<Vec<_>>().join(" ");
-    let text = format!("{} aaaaa bbbbb ccccc ddddd eeeee {} aaaaa bbbbb ccccc ddddd eeeee", filler(0), filler(10));
-    let share = 25.0 / text.chars().count() as f64;
-    assert!(share > 0.14 && share < 0.16, "{share}");
-    assert_eq!(judge(&repetition, &text).is_err(), share > 0.15);
+    // Two runs of five words stand there twice: 50 characters of 273, and 20 of them in no four-gram more than twice.
+    let text = |filler: usize| {
+        let words = |from: usize, n: usize| (from..from + n).map(|i| format!("f{i:05} ")).collect::<String>();
+        let (one, two) = ("aaaaa bbbbb ccccc ddddd eeeee ", "ggggg hhhhh iiiii jjjjj kkkkk ");
+        let part = filler / 2;
+        format!("{one}{two}{}{two}{}{one}", words(0, part), words(100, filler - part)).trim().to_owned()
+    };
+    assert_eq!(text(22).chars().count(), 273);
+    assert_eq!(of(&text(22)), Reason::RepeatedNgrams, "50 of 273 is above 0.15");
+    assert_eq!(text(40).chars().count(), 399);
+    assert!(judge(&repetition, &text(40)).is_ok(), "50 of 399 is not");
 }
 
 #[test]

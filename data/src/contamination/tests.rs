@@ -22,9 +22,9 @@ fn items_are_found_by_thirteen_words_in_a_row() {
     let found = |text: &str| benchmarks.found_in(text);
     assert_eq!(found(&words(7, 13).to_lowercase()), [(0, 0)]);
     assert_eq!(found(&format!("before, {}; after", words(100, 13))), [(0, 0)]);
-    assert_eq!(found(&words(8, 12)), [], "twelve words are not enough");
+    assert!(found(&words(8, 12)).is_empty(), "twelve words are not enough");
     // Question and answer stand apart: a run across them is none of the item's.
-    assert_eq!(found(&words(205, 13)), []);
+    assert!(found(&words(205, 13)).is_empty());
     let documents = folder.path().join("text.jsonl");
     let texts = [words(0, 30), "clean".to_owned(), words(3, 15), words(90, 40)];
     let lines: Vec<String> = texts.iter().map(|text| format!("{{\"text\": {text:?}}}")).collect();

@@ -56,7 +56,7 @@ fn similar_texts_are_joined_through_others() {
         find(&reversed, Some(near)).clusters.iter().map(numbers).collect::<Vec<_>>(),
         [vec![1, 2, 3, 4, 5, 6]]
     );
-    assert_eq!(find(&[&base, "", "!!", "..."], Some(near)).near, 0);
+    assert_eq!(find(&[base.as_str(), "", "!!", "..."], Some(near)).near, 0);
 }
 
 #[test]

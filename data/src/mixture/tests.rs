@@ -11,6 +11,7 @@ fn shares_hold_after_every_row() {
         vec![5.0, 3.0, 1.0, 0.5, 0.25, 0.25],
         vec![1e-6, 1.0],
         vec![1.0; 40],
+        [vec![1e-3; 30], vec![1.0]].concat(),
     ] {
         let shares = Shares::new(&weights).unwrap();
         let mut counts = vec![0u64; weights.len()];
@@ -25,8 +26,7 @@ fn shares_hold_after_every_row() {
             }
         }
     }
-    assert!(Shares::new(&[0.7, 0.3]).unwrap().tolerance() <= 1.0);
-    assert!(Shares::new(&[1.0; 10]).unwrap().tolerance() < 2.0);
+    assert_eq!(Shares::new(&[0.7, 0.3]).unwrap().tolerance(), 0.5);
 }
 
 #[test]
@@ -40,7 +40,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_row_of_any_weights_is_dealt_once(weights in prop::collection::vec(1e-9f64..1e9, 1..20), row: u64) {
+    fn any_row_of_any_weights_is_dealt_once(weights in prop::collection::vec(1e-9f64..1e9, 1..20), row in any::<u64>()) {
         let row = row >> 8;
         let shares = Shares::new(&weights).unwrap();
         let (source, before) = shares.of_row(row);

@@ -228,7 +228,7 @@ fn f19_a_line_beyond_the_limit_is_passed_over() {
 }
 
 /// The proof of F19: whatever the bytes, every error of a row has a line of the file, and reading ends.
-pub(crate) fn check_any_rows(bytes: &[u8], folder: &Path) {
+fn check_any_rows(bytes: &[u8], folder: &Path) {
     let path = folder.join("rows.jsonl");
     fs::write(&path, bytes).unwrap();
     let n_lines = bytes.split(|byte| *byte == b'\n').count() as u64;
@@ -266,11 +266,11 @@ proptest::proptest! {
 mod parquet_files {
     use std::sync::Arc;
 
-    use parquet::basic::{Compression, ZstdLevel};
-    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use parquet::file::properties::WriterProperties;
-    use parquet::file::writer::SerializedFileWriter;
-    use parquet::schema::parser::parse_message_type;
+    use ::parquet::basic::{Compression, ZstdLevel};
+    use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
 
     use super::*;
 

@@ -25,7 +25,7 @@ fn counts_are_those_of_the_text() {
     assert_eq!((lengths.min, lengths.p50, lengths.max), (15, 17, 18));
     assert_eq!(stats.longest[0].number, 3);
     assert_eq!(stats.shortest[0].text, "ümlaut\nThe end\n");
-    assert_eq!(stats.top_lines, [TopLine { count: 2, text: "The cat. The dog!".to_owned() }]);
+    assert_eq!(stats.top_lines, [TopLine { count: 2, text: "The cat.  The dog!".to_owned() }]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) struct Prepare {
     #[arg(long, value_name = "NAME")]
     text_field: Option<String>,
     /// Share of the documents held out, between 0 and 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 0.1, allow_negative_numbers = true)]
     validation_fraction: f64,
     /// Tokens of a shard at most; a longer document makes a longer shard
     #[arg(long, value_name = "N", default_value_t = 64 << 20)]

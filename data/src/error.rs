@@ -65,6 +65,9 @@ pub enum DataError {
         /// Largest possible.
         most: usize,
     },
+    /// A special token that cannot be one.
+    #[error("the special token {0:?} is empty, or is a token already")]
+    SpecialToken(String),
     /// There is no text to work on.
     #[error("{0} has no text")]
     NoText(String),

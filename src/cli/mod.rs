@@ -1,9 +1,14 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod bench;
+mod check;
 mod data;
 mod doctor;
+mod explain;
 mod generate;
+mod learn;
 mod model_folder;
+mod overfit;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
@@ -33,6 +38,12 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
+    /// Show the way of one token through a model: what each head reads, and what may come next
+    Explain(explain::Explain),
+    /// Write the parts of a language model yourself and compare them with Fornax's own
+    Learn(learn::Learn),
+    /// Measure speed, and a device against recorded numbers
+    Bench(bench::Bench),
     /// Prepare, measure and clean training text
     Data(data::Data),
     /// Show what this build can use on this machine, and why something cannot be used
@@ -45,6 +56,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Learn(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
@@ -59,6 +73,11 @@ pub(crate) struct DeviceArgument {
 }
 
 impl DeviceArgument {
+    /// The name as it was given.
+    pub(crate) fn name(&self) -> DeviceName {
+        self.device
+    }
+
     /// Opens the device.
     pub(crate) fn open(&self) -> Result<(burn::tensor::Device, DeviceName), Failure> {
         device::open(self.device).map_err(|error| {

@@ -1,10 +1,14 @@
 //! `fornax data`: text to token shards, and what is worth knowing about a text before that.
 
 mod arguments;
+mod compare_tokenizers;
 mod dedup;
+mod inspect;
 mod prepare;
 mod report;
+mod show;
 mod stats;
+mod train_tokenizer;
 
 use clap::{Args, Subcommand};
 use fornax_base::exit::Exit;
@@ -28,6 +32,12 @@ enum DataCommand {
     Stats(stats::Stats),
     /// Write a text without its exact and near duplicates
     Dedup(dedup::Dedup),
+    /// Learn a vocabulary from text
+    TrainTokenizer(train_tokenizer::TrainTokenizer),
+    /// Show text as the tokens a model reads, or the rows of a dataset as training sees them
+    Inspect(inspect::Inspect),
+    /// Compare tokenizers on English, Arabic, mixed, code, JSON and legal text, and on your own
+    CompareTokenizers(compare_tokenizers::CompareTokenizers),
 }
 
 impl Data {
@@ -36,6 +46,9 @@ impl Data {
             DataCommand::Prepare(command) => command.run(),
             DataCommand::Stats(command) => command.run(),
             DataCommand::Dedup(command) => command.run(),
+            DataCommand::TrainTokenizer(command) => command.run(),
+            DataCommand::Inspect(command) => command.run(),
+            DataCommand::CompareTokenizers(command) => command.run(),
         }
     }
 }

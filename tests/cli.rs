@@ -23,14 +23,26 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
+const TRAIN: &[&str] = &[
+    "--depth",
+    "--run",
+    "--resume",
+    "--step",
+    "--set",
+    "--precision",
+    "--check",
+    "--overfit-one-batch",
+    "--target-loss",
+    "--device",
+    "--json",
+    "--help",
+];
+
 /// Every command, words of a group included, with its flags in order.
-const COMMANDS: [(&str, &[&str]); 10] = [
+const COMMANDS: [(&str, &[&str]); 11] = [
     ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
-    (
-        "pretrain",
-        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
-    ),
+    ("train", TRAIN),
+    ("pretrain", TRAIN),
     (
         "generate",
         &[
@@ -50,6 +62,7 @@ const COMMANDS: [(&str, &[&str]); 10] = [
             "--help",
         ],
     ),
+    ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
     ("bench", &["--help"]),
     (
         "bench train",
@@ -114,7 +127,7 @@ fn help_of(command: &str) -> Command {
 fn flags(help: &str) -> Vec<&str> {
     let options = help.split_once("Options:").expect("a list of options").1;
     let starts = options.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    starts.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--"))).collect()
+    starts.filter_map(|line| line.split([' ', ',', '[']).find(|word| word.starts_with("--"))).collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@
 mod subjects;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fornax_model::{Decoder, KvCache, Layout};
+use fornax_model::{Decoder, KvCache, Layout, ModelConfig};
 
 use subjects::{Rows, Subject, decoder, devices, largest_two, subjects, supported, tokens};
 
@@ -304,6 +304,21 @@ fn the_autodiff_device_gives_the_same_forward_and_loss() {
     }
 }
 
+fn targets_of(rows: &Rows) -> Vec<u32> {
+    rows.0.iter().flat_map(|row| targets_and_weights(row).0).collect()
+}
+
+/// Requires the loss of each token to be that of the logits which decoding samples from, capped or not.
+fn assert_nll_of_logits(nll: &[f32], logits: &[f32], targets: &[u32], config: &ModelConfig) {
+    let cap = config.logit_softcap.unwrap_or(f64::MAX) as f32;
+    assert!(logits.iter().all(|x| x.abs() <= cap), "a logit is beyond the cap of {cap}");
+    for ((nll, logits), &target) in nll.iter().zip(logits.chunks(config.vocab_size)).zip(targets) {
+        let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+        let expected = sum.ln() - f64::from(logits[target as usize]);
+        assert!((f64::from(*nll) - expected).abs() < 1e-4, "{nll} against {expected} from the logits");
+    }
+}
+
 /// Hidden states, the weighted loss, and each token's; the loss is the sum of them.
 fn forward_and_losses(decoder: &Decoder, rows: &Rows) -> [Vec<f32>; 3] {
     let device = decoder.device();
@@ -311,6 +326,8 @@ fn forward_and_losses(decoder: &Decoder, rows: &Rows) -> [Vec<f32>; 3] {
     let (targets, weights) = (Rows(targets).tensor(&device), weights.concat());
     let hidden = decoder.forward(rows.tensor(&device), &Layout::contiguous(0, rows.t(), &device), None);
     let nll = values(decoder.token_nll(hidden.clone(), targets.clone()));
+    let logits = values(decoder.logits(hidden.clone()));
+    assert_nll_of_logits(&nll, &logits, &targets_of(rows), decoder.config());
     let sum: f64 = nll.iter().zip(&weights).map(|(x, w)| f64::from(x * w)).sum();
     let shape = [rows.0.len(), rows.t()];
     let weights = Tensor::<2>::from_data(TensorData::new(weights, shape), (&device, DType::F32));

@@ -150,12 +150,28 @@ fn what_is_not_implemented_is_refused() {
     unsupported(json!({"auto_map": {"AutoModel": "modeling.Evil"}}), &["auto_map", "modeling.Evil", "absent"]);
     unsupported(json!({"num_local_experts": 8}), &["num_local_experts = 8", "0"]);
     unsupported(json!({"num_experts": 64}), &["num_experts = 64", "0"]);
-    unsupported(json!({"final_logit_softcapping": 30.0}), &["final_logit_softcapping = 30.0", "absent"]);
+    unsupported(json!({"attn_logit_softcapping": 50.0}), &["attn_logit_softcapping = 50.0", "absent"]);
     unsupported(json!({"torch_dtype": "float64"}), &["dtype = float64", "float32, float16, bfloat16"]);
     unsupported(
         json!({"layer_types": ["full_attention", "linear_attention"]}),
         &["layer_types = linear_attention", "full_attention"],
     );
+}
+
+#[test]
+fn a_softcap_is_read_written_and_named_as_what_transformers_ignores() {
+    let config = read(&with(json!({"final_logit_softcapping": 30.0})));
+    assert_eq!(config.logit_softcap, Some(30.0));
+    assert_eq!(ModelConfig::from_hf_json(&config.to_hf_json()).unwrap(), config);
+    let sentence = config.transformers_differs().unwrap();
+    assert!(sentence.contains("final_logit_softcapping = 30") && sentence.contains("`llama`"), "{sentence}");
+    let none = read(&with(json!({"final_logit_softcapping": null})));
+    assert_eq!((none.logit_softcap, none.transformers_differs()), (None, None));
+    assert!(!none.to_hf_json().contains("softcapping"));
+    for value in [0.0, -1.0, 1e39, 1e-46] {
+        out_of_range(json!({"final_logit_softcapping": value}), &["final_logit_softcapping", "positive finite"]);
+    }
+    wrong_type(json!({"final_logit_softcapping": "30"}), &["final_logit_softcapping"]);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! One file for each subcommand: its arguments and its `run`.
 
 mod bench;
+mod check;
 mod doctor;
+mod explain;
 mod generate;
 mod model_folder;
+mod overfit;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
@@ -33,7 +36,9 @@ enum Command {
     Train(train::Train),
     /// Continue a text
     Generate(generate::Generate),
-    /// Measure speed: training steps
+    /// Show the way of one token through a model: what each head reads, and what may come next
+    Explain(explain::Explain),
+    /// Measure speed, and hold a device to recorded numbers
     Bench(bench::Bench),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
@@ -45,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Explain(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }

@@ -95,8 +95,10 @@ fn show(event: &TrainEvent, bar: Option<&ProgressBar>) {
 
 fn sentence(event: &TrainEvent) -> String {
     match event {
-        TrainEvent::Started { n_parameters, device, precision, tokens_per_step, total_steps, .. } => format!(
-            "training {} parameters on {device} in {precision}: {total_steps} steps of {} tokens",
+        TrainEvent::Started {
+            n_parameters, device, precision, tokens_per_step, total_steps, optimizer, ..
+        } => format!(
+            "training {} parameters on {device} in {precision}: {total_steps} steps of {} tokens\n{optimizer}",
             grouped(*n_parameters),
             grouped(*tokens_per_step)
         ),

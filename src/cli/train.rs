@@ -2,22 +2,30 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::{RealFs, read_text_limited};
 use fornax_base::recipe;
+use fornax_data::batches::Batch;
+use fornax_model::Decoder;
 use fornax_model::device::describe;
 use fornax_train::TrainError;
 use fornax_train::control::{Ending, Signal};
+use fornax_train::depth::derive;
+use fornax_train::events::TrainEvent;
+use fornax_train::overfit::Limits;
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::{Outcome, Run, Surroundings};
-use fornax_train::step::next_token;
+use fornax_train::step::next_token_with_z;
 
 use super::DeviceArgument;
+use super::check::check;
 use super::model_folder::shown;
+use super::overfit;
 use super::progress;
-use super::report::{Failure, print, say};
+use super::report::{Failure, say};
 use super::signals;
 
 const MAX_RECIPE_BYTES: u64 = 1 << 20;
@@ -26,8 +34,11 @@ const MAX_RECIPE_BYTES: u64 = 1 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct Train {
     /// The recipe, for example recipes/shakespeare-char.toml
-    #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(value_name = "RECIPE", required_unless_present_any = ["resume", "depth"], conflicts_with = "resume")]
     recipe: Option<PathBuf>,
+    /// Instead of a recipe: derive one for a model of this many layers
+    #[arg(long, value_name = "N", conflicts_with_all = ["recipe", "resume"])]
+    depth: Option<usize>,
     /// Run folder to create; default runs/<name of the recipe>
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     run: Option<PathBuf>,
@@ -44,9 +55,16 @@ pub(crate) struct Train {
     /// Dtype of the matrix products: f32, bf16 or f16; the same as --set train.precision=DTYPE
     #[arg(long, value_name = "DTYPE", value_parser = ["f32", "bf16", "f16"])]
     precision: Option<String>,
-    /// Check the recipe, print it resolved, and stop
-    #[arg(long, conflicts_with = "resume")]
+    /// Check the recipe, print it resolved with what it will cost, and stop
+    #[arg(long, alias = "print-recipe", conflicts_with = "resume")]
     check: bool,
+    /// Train on one batch until its loss is below --target-loss, in N steps (200) at most; exit 5 if it is not
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "200")]
+    #[arg(conflicts_with_all = ["resume", "run", "check"])]
+    overfit_one_batch: Option<u64>,
+    /// With --overfit-one-batch: the loss to fall below, in nats per token
+    #[arg(long, value_name = "LOSS", default_value_t = 0.1, requires = "overfit_one_batch")]
+    target_loss: f64,
     #[command(flatten)]
     device: DeviceArgument,
     /// Print each event as a line of JSON on stdout
@@ -60,13 +78,19 @@ impl Train {
         if let Some(run) = &self.resume {
             return self.resume_run(run);
         }
-        let path = self.recipe.as_deref().unwrap_or(Path::new(""));
-        let text = read_text_limited(path, MAX_RECIPE_BYTES).map_err(|e| Failure::new(Exit::BadInput, e))?;
-        let recipe = read_recipe(&text, path, &self.sets)?;
+        let (path, text, derivation) = self.recipe_text()?;
+        let recipe = read_recipe(&text, &path, &self.sets)?;
         if self.check {
-            let resolved = recipe.resolved_toml().map_err(TrainError::from)?;
-            print(&resolved)?;
-            return Ok(Exit::Done);
+            let (device, _) = self.device.open()?;
+            return check(&recipe, &derivation, &device, self.json);
+        }
+        say(&derivation.iter().map(|line| format!("{line}\n")).collect::<String>());
+        if let Some(steps) = self.overfit_one_batch {
+            let around = surroundings(&self.device, None)?;
+            let limits = Limits { steps, target_loss: self.target_loss };
+            let z_loss = recipe.train.z_loss;
+            let objective = |decoder: &Decoder, batch: &Batch| next_token_with_z(decoder, batch, z_loss);
+            return overfit::run(&around, &recipe, &objective, limits, self.json);
         }
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let folder = self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
@@ -74,6 +98,17 @@ impl Train {
             Run::start(around, &folder, &recipe, &mut progress::preparing())
         })?;
         Ok(conclude(&folder, &outcome))
+    }
+
+    /// Where the recipe comes from, its text, and the arithmetic behind it where it was derived.
+    fn recipe_text(&self) -> Result<(PathBuf, String, Vec<String>), Failure> {
+        if let Some(depth) = self.depth {
+            let derived = derive(depth).map_err(TrainError::from)?;
+            return Ok((PathBuf::from(format!("depth-{depth}")), derived.text, derived.lines));
+        }
+        let path = self.recipe.clone().unwrap_or_default();
+        let text = read_text_limited(&path, MAX_RECIPE_BYTES).map_err(|e| Failure::new(Exit::BadInput, e))?;
+        Ok((path, text, Vec::new()))
     }
 
     fn resume_run(&self, folder: &Path) -> Result<Exit, Failure> {
@@ -106,25 +141,34 @@ pub(crate) fn train(
     folder: &Path,
     open: impl FnOnce(Surroundings) -> Result<Run, TrainError>,
 ) -> Result<Outcome, Failure> {
-    let (device, device_name) = device.open()?;
     let (sender, listener) = progress::listen(json);
-    let signal = Signal::default();
-    let around = Surroundings {
+    let around = surroundings(device, Some(sender))?;
+    let signal = around.signal.clone();
+    say(&format!("run folder: {}\n", folder.display()));
+    let mut run = open(around)?;
+    signals::ask_through(signal.flag())?;
+    let z_loss = run.recipe().train.z_loss;
+    let result = run.fit(&|decoder, batch| next_token_with_z(decoder, batch, z_loss));
+    drop(run); // with it the sender, which ends the listener
+    listener.finish();
+    result.map_err(|error| Failure::from(error).while_running())
+}
+
+/// Opens the device; signals and files are the real ones.
+fn surroundings(
+    device: &DeviceArgument,
+    listener: Option<SyncSender<TrainEvent>>,
+) -> Result<Surroundings, Failure> {
+    let (device, device_name) = device.open()?;
+    Ok(Surroundings {
         fs: Arc::new(RealFs),
         device_name,
         device_description: describe(device_name, &device),
         device,
-        signal: signal.clone(),
-        listener: Some(sender),
+        signal: Signal::default(),
+        listener,
         tool_version: env!("CARGO_PKG_VERSION").to_string(),
-    };
-    say(&format!("run folder: {}\n", folder.display()));
-    let mut run = open(around)?;
-    signals::ask_through(signal.flag())?;
-    let result = run.fit(&next_token);
-    drop(run); // with it the sender, which ends the listener
-    listener.finish();
-    result.map_err(|error| Failure::from(error).while_running())
+    })
 }
 
 /// Says what to type next and gives the exit code.

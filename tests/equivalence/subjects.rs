@@ -1,6 +1,7 @@
 //! What the paths are compared on: devices, models, tokens.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use fornax_base::rng::rng;
@@ -32,12 +33,13 @@ pub(crate) struct Subject {
 }
 
 /// Llama with grouped heads, tied and untied, an odd width, windows shorter than the sequence in all or in
-/// some layers, biases, per-head norms, and a trained checkpoint where it is present.
+/// some layers, biases, per-head norms, capped logits, and a trained checkpoint where it is present.
 pub(crate) fn subjects() -> Vec<Subject> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let names = ["llama3", "llama-odd", "smollm2", "mistral", "qwen2-sliding", "qwen3"];
     let fixture = |name| Subject { name, folder: root.join("tests/fixtures/parity").join(name), t: 41 };
     let mut all: Vec<Subject> = names.into_iter().map(fixture).collect();
+    all.push(Subject { name: "llama3, softcap 2", folder: capped(&all[0].folder), t: 41 });
     let trained = root.join("../shared/data/tinystories-656k-hf");
     if trained.exists() {
         all.push(Subject { name: "tinystories-656k", folder: trained, t: 97 });
@@ -47,6 +49,21 @@ pub(crate) fn subjects() -> Vec<Subject> {
         println!("`../shared/data/tinystories-656k-hf` is absent: the trained checkpoint is passed over");
     }
     all
+}
+
+/// A copy of a model folder whose logits are capped at 2, where those of the fixture bend. Made once.
+fn capped(original: &Path) -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("softcap-{}", std::process::id()));
+        std::fs::create_dir_all(&copy).unwrap();
+        std::fs::copy(original.join("model.safetensors"), copy.join("model.safetensors")).unwrap();
+        let config = std::fs::read_to_string(original.join("config.json")).unwrap();
+        let capped = config.replacen('{', "{\"final_logit_softcapping\": 2.0,", 1);
+        std::fs::write(copy.join("config.json"), capped).unwrap();
+        copy
+    };
+    MADE.get_or_init(make).clone()
 }
 
 pub(crate) fn decoder(subject: &Subject, precision: &Precision, device: &Device) -> Decoder {

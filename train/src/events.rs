@@ -32,6 +32,9 @@ pub enum TrainEvent {
         precision: String,
         /// Tokens in one optimizer step.
         tokens_per_step: u64,
+        /// The optimizer's groups in words: rule, peak rate, parameters.
+        #[serde(default)]
+        optimizer: String,
         /// Recipe hash.
         recipe_hash: String,
     },

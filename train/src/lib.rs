@@ -1,17 +1,22 @@
 //! The training loop, its recipe, optimizer, schedule, checkpoints and events.
 //!
 //! In reading order: [`recipe`] says what to do, [`setup`] makes tokenizer, shards and model of it, [`run`]
-//! loops over [`step`], which uses [`optimizer`], [`schedule`] and [`gate`]; [`validation`] measures,
-//! [`events`] tell, [`checkpoint`] keeps, [`control`] listens.
+//! loops over [`step`], which uses [`optimizer`], [`schedule`], [`gate`] and, under f16, [`loss_scale`];
+//! [`validation`] measures, [`events`] tell, [`checkpoint`] keeps, [`control`] listens. [`depth`] derives a recipe
+//! from one number, [`estimate`] says what a recipe costs, [`overfit`] tries whether it can learn one batch.
 
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod control;
+pub mod depth;
 pub mod error;
+pub mod estimate;
 pub mod events;
 pub mod gate;
+pub mod loss_scale;
 pub mod optimizer;
+pub mod overfit;
 pub mod rate;
 pub mod recipe;
 pub mod run;

@@ -137,7 +137,7 @@ pub(crate) fn decoder(
         }
         None => (Decoder::init(&config(recipe, tokenizer)?, recipe.seed, device), Vec::new()),
     };
-    decoder.set_compute(compute(recipe.train.precision));
+    set_up(&mut decoder, recipe);
     Ok((decoder, warnings))
 }
 
@@ -152,15 +152,26 @@ pub(crate) fn saved_decoder(
     let config = read_config(saved.path().parent().unwrap_or(Path::new(""))).map_err(unfit)?;
     let file = TensorFile::open(&saved.path().join(checkpoint::MODEL_FILE)).map_err(unfit)?;
     let mut decoder = from_tensors(&config, &file, device).map_err(unfit)?;
-    decoder.set_compute(compute(recipe.train.precision));
+    set_up(&mut decoder, recipe);
     Ok(decoder)
+}
+
+/// What a recipe says of a model besides its weights.
+fn set_up(decoder: &mut Decoder, recipe: &TrainRecipe) {
+    decoder.set_compute(compute(recipe.train.precision));
+    decoder.set_activation_checkpointing(recipe.train.activation_checkpointing);
 }
 
 /// The configuration of the run's model.
 pub(crate) fn config(recipe: &TrainRecipe, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
     let config = match (&recipe.model.init, recipe.model_shape()?) {
         (Some(folder), _) => read_config(folder)?,
-        (None, Some(shape)) => new_config(&shape, recipe.train.context, tokenizer),
+        (None, Some(shape)) => ModelConfig {
+            bos_id: tokenizer.bos_id(),
+            eos_ids: tokenizer.eos_id().into_iter().collect(),
+            pad_id: tokenizer.pad_id(),
+            ..shaped(&shape, recipe.train.context, tokenizer.vocab_size())
+        },
         (None, None) => return Err(recipe.check().err().map_or_else(missing_shape, Into::into)),
     };
     config.check()?;
@@ -179,9 +190,10 @@ fn missing_shape() -> TrainError {
     TrainError::Config(fornax_model::ConfigError::Missing { key: "num_hidden_layers" })
 }
 
-fn new_config(shape: &ModelShape, context: usize, tokenizer: &Tokenizer) -> ModelConfig {
+/// A new model of this shape, without special tokens.
+pub(crate) fn shaped(shape: &ModelShape, context: usize, vocab_size: usize) -> ModelConfig {
     ModelConfig {
-        vocab_size: tokenizer.vocab_size(),
+        vocab_size,
         width: shape.width,
         n_heads: shape.n_heads,
         n_kv_heads: shape.n_kv_heads,
@@ -189,11 +201,9 @@ fn new_config(shape: &ModelShape, context: usize, tokenizer: &Tokenizer) -> Mode
         ffn_width: shape.ffn_width,
         context,
         norm_eps: shape.norm_eps,
+        logit_softcap: shape.logit_softcap,
         rope_theta: shape.rope_theta,
         tied: shape.tied,
-        bos_id: tokenizer.bos_id(),
-        eos_ids: tokenizer.eos_id().into_iter().collect(),
-        pad_id: tokenizer.pad_id(),
         ..ModelConfig::llama(shape.n_layers)
     }
 }

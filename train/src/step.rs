@@ -10,7 +10,7 @@ use fornax_model::{Decoder, Layout, ops, token_tensor};
 
 use crate::error::TrainError;
 use crate::gate::{GradientGate, GradientNorm};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 
 /// What an objective says of one micro-batch: the summed loss (1, on the autodiff device) and the weight it
 /// is a sum over. Dividing by the weights of the whole step, not of each micro-batch, makes micro-batches of
@@ -19,6 +19,8 @@ use crate::optimizer::AdamW;
 pub struct LossTerm {
     /// Sum of the weighted losses.
     pub loss_sum: Tensor<1>,
+    /// The part of `loss_sum` that is trained on but not reported (1), without a gradient: z-loss.
+    pub unreported: Option<Tensor<1>>,
     /// Target tokens for language-model losses, pairs for preference losses.
     pub weight: f64,
 }
@@ -28,12 +30,19 @@ pub type Objective<'a> = &'a dyn Fn(&Decoder, &Batch) -> LossTerm;
 
 /// The pretraining objective: next-token cross-entropy over the targets whose mask is true.
 pub fn next_token(decoder: &Decoder, batch: &Batch) -> LossTerm {
+    next_token_with_z(decoder, batch, 0.0)
+}
+
+/// As [`next_token`], with `z_loss * log(Z)^2` added to the loss of each target: it holds the sum of the
+/// exponentials of the logits near 1, where nothing else does (PaLM, arXiv:2204.02311).
+pub fn next_token_with_z(decoder: &Decoder, batch: &Batch, z_loss: f64) -> LossTerm {
     let device = decoder.device();
     let hidden = decoder.forward(tokens(&batch.inputs, batch, &device), &layout(batch, &device), None);
     let mask: Vec<f32> = batch.mask.iter().map(|&trained| f32::from(trained)).collect();
     let weights = Tensor::from_data(TensorData::new(mask, [batch.rows, batch.columns]), (&device, DType::F32));
-    let loss_sum = decoder.loss(hidden, tokens(&batch.targets, batch, &device), weights);
-    LossTerm { loss_sum, weight: batch.n_targets() as f64 }
+    let targets = tokens(&batch.targets, batch, &device);
+    let (loss_sum, z) = decoder.loss_with_z(hidden, targets, weights, z_loss as f32);
+    LossTerm { loss_sum, unreported: (z_loss != 0.0).then_some(z), weight: batch.n_targets() as f64 }
 }
 
 /// Where the tokens of a batch stand.
@@ -51,7 +60,7 @@ pub(crate) fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, b
 /// What a step did.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport {
-    /// Mean loss over the step's weight, before the update.
+    /// Mean loss over the step's weight, before the update; without what the objective does not report.
     pub loss: f64,
     /// Norm of all gradients together, before clipping.
     pub grad_norm: f64,
@@ -68,7 +77,7 @@ type Gradients = BTreeMap<String, Tensor<1>>;
 /// [`TrainError::NotFinite`] when the loss or a gradient is not finite, [`TrainError::Gate`] from the gate.
 pub fn train_step(
     decoder: &mut Decoder,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     gate: &mut GradientGate,
     objective: Objective<'_>,
     micro_batches: &[Batch],
@@ -77,13 +86,17 @@ pub fn train_step(
 ) -> Result<StepReport, TrainError> {
     let (mut loss_sum, mut weight, mut gradients) = (0.0, 0.0, Gradients::new());
     for batch in micro_batches {
-        let term = objective(decoder, batch);
+        let pass = decoder.for_one_pass();
+        let term = objective(&pass, batch);
         if term.weight == 0.0 {
             continue; // every target is masked: no loss, no gradient
         }
         weight += term.weight;
         loss_sum += f64::from(scalar(term.loss_sum.clone())?);
-        accumulate(decoder, term.loss_sum.backward(), &mut gradients);
+        if let Some(part) = term.unreported {
+            loss_sum -= f64::from(scalar(part)?);
+        }
+        accumulate(pass.backward(&term.loss_sum), &mut gradients);
     }
     if weight == 0.0 {
         return Ok(StepReport { loss: 0.0, grad_norm: 0.0, weight });
@@ -108,15 +121,14 @@ pub fn train_step(
     Ok(StepReport { loss, grad_norm, weight })
 }
 
-fn accumulate(decoder: &mut Decoder, mut new: burn::tensor::Gradients, sum: &mut Gradients) {
-    decoder.visit_mut(&mut |name, parameter| {
-        let Some(gradient_n) = parameter.take_gradient(&mut new) else { return };
-        let total = match sum.remove(name) {
+fn accumulate(new: Gradients, sum: &mut Gradients) {
+    for (name, gradient_n) in new {
+        let total = match sum.remove(&name) {
             Some(earlier) => earlier + gradient_n,
             None => gradient_n,
         };
-        sum.insert(name.to_string(), total);
-    });
+        sum.insert(name, total);
+    }
 }
 
 /// The square sum of each gradient, read back together: the one wait for the device besides the loss.

@@ -6,9 +6,9 @@ use burn::tensor::{DType, Device};
 use fornax_model::Decoder;
 use fornax_model::device::DeviceName;
 use fornax_train::gate::GradientGate;
-use fornax_train::optimizer::AdamW;
+use fornax_train::optimizer::Optimizer;
 use fornax_train::rate;
-use fornax_train::recipe::OptimizerRecipe;
+use fornax_train::recipe::{OptimizerKind, OptimizerRecipe};
 use fornax_train::step::{next_token, train_step};
 use serde::Serialize;
 
@@ -19,8 +19,21 @@ const FEWEST_STEPS: u64 = 3;
 
 /// PyTorch's defaults, which the peer's script keeps, with its learning rate. No clipping, as there; the global norm
 /// is computed all the same, because the gate of the real step needs it.
-const OPTIMIZER: OptimizerRecipe =
-    OptimizerRecipe { lr: 3e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, clip_norm: 0.0 };
+const OPTIMIZER: OptimizerRecipe = OptimizerRecipe {
+    kind: OptimizerKind::AdamW,
+    lr: 3e-4,
+    beta1: 0.9,
+    beta2: Some(0.999),
+    eps: Some(1e-8),
+    weight_decay: 0.01,
+    clip_norm: 0.0,
+    muon_lr: None,
+    momentum: None,
+    nesterov: None,
+    ns_steps: None,
+    ns_precision: None,
+    adjust_lr_fn: None,
+};
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -161,7 +174,7 @@ pub fn measure(
 struct Steps<'a> {
     device: &'a Device,
     decoder: Decoder,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     gate: GradientGate,
     batches: [fornax_data::batches::Batch; 1],
     loss: f64,
@@ -174,7 +187,7 @@ impl<'a> Steps<'a> {
         Self {
             device,
             decoder,
-            optimizer: AdamW::new(&OPTIMIZER),
+            optimizer: Optimizer::new(&OPTIMIZER),
             gate: GradientGate::default(),
             batches: [workload.random_batch()],
             loss: 0.0,

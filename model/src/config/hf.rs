@@ -29,6 +29,7 @@ struct HfConfig {
     rope_theta: Option<f64>,
     rope_scaling: Option<Map<String, Value>>,
     rope_parameters: Option<Map<String, Value>>,
+    final_logit_softcapping: Option<f64>,
     sliding_window: Option<u64>,
     use_sliding_window: Option<bool>,
     max_window_layers: Option<u64>,
@@ -45,7 +46,6 @@ const MUST_BE: &[(&str, &[&str])] = &[
     ("hidden_act", &["silu", "swish"]),
     ("partial_rotary_factor", &["1", "1.0"]),
     ("attn_logit_softcapping", &[]),
-    ("final_logit_softcapping", &[]),
     ("logit_scale", &["1", "1.0"]),
     ("logits_scaling", &["1", "1.0"]),
     ("residual_multiplier", &["1", "1.0"]),
@@ -146,6 +146,7 @@ fn convert(hf: &HfConfig, raw: &Map<String, Value>, family: Family) -> Result<Mo
         output_bias: bias && matches!(family, Family::Llama | Family::Qwen3),
         mlp_bias: hf.mlp_bias.unwrap_or(false) && family == Family::Llama,
         qk_norm: family == Family::Qwen3,
+        logit_softcap: hf.final_logit_softcapping,
         windows: windows(hf, raw, family, n_layers)?,
         init_std: hf.initializer_range.unwrap_or(0.02),
         bos_id: one_id("bos_token_id", &hf.bos_token_id)?,
@@ -423,6 +424,9 @@ fn eos(config: &ModelConfig) -> Value {
 
 fn add_family_fields(config: &ModelConfig, map: &mut Map<String, Value>) {
     let window = config.windows.iter().flatten().next();
+    if let Some(cap) = config.logit_softcap {
+        map.insert(super::SOFTCAP.into(), json!(cap));
+    }
     match config.family {
         Family::Llama => {
             map.insert("attention_bias".into(), json!(config.qkv_bias));

@@ -12,6 +12,9 @@ pub const MAX_DIMENSION: u64 = i32::MAX as u64;
 /// Largest accepted number of layers.
 pub const MAX_LAYERS: u64 = 4096;
 
+/// Key of the logit softcap in `config.json`, as transformers' Gemma 2 names it.
+pub(crate) const SOFTCAP: &str = "final_logit_softcapping";
+
 /// The `model_type` a configuration is read from and written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -87,6 +90,9 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Per-head normalization of queries and keys (Qwen3).
     pub qk_norm: bool,
+    /// Logits become `cap * tanh(logits / cap)` (`final_logit_softcapping`, as in Gemma 2); `None` leaves
+    /// them as they are. transformers reads this key in no family of [`Family`].
+    pub logit_softcap: Option<f64>,
     /// Sliding window of each layer in tokens; `None` sees everything.
     pub windows: Vec<Option<usize>>,
     /// Standard deviation of initial weights (`initializer_range`).
@@ -162,6 +168,7 @@ impl ModelConfig {
             output_bias: false,
             mlp_bias: false,
             qk_norm: false,
+            logit_softcap: None,
             windows: vec![None; n_layers],
             init_std: 0.02,
             bos_id: None,
@@ -228,11 +235,24 @@ impl ModelConfig {
         positive("rms_norm_eps", self.norm_eps)?;
         positive("rope_theta", self.rope_theta)?;
         positive("initializer_range", self.init_std)?;
+        if let Some(cap) = self.logit_softcap {
+            positive(SOFTCAP, cap)?;
+        }
         self.rope_scaling.check(self.rope_theta)?;
         for (key, id) in self.special_ids() {
             in_range(key, id as u64, 0, self.vocab_size as u64 - 1)?;
         }
         self.checked_parameters().map(|_| ())
+    }
+
+    /// What transformers will compute differently from this program, where there is something.
+    pub fn transformers_differs(&self) -> Option<String> {
+        let cap = self.logit_softcap?;
+        Some(format!(
+            "{SOFTCAP} = {cap} is ignored by transformers for the model type `{}`: greedy tokens are the same \
+             there, probabilities and losses are not",
+            self.family.model_type()
+        ))
     }
 
     fn special_ids(&self) -> impl Iterator<Item = (&'static str, u32)> + '_ {

@@ -27,7 +27,7 @@ use burn::backend::{
 pub use attention::{AttentionMask, attention};
 pub use embedding::embedding;
 pub use linear::linear;
-pub use loss::{cross_entropy, token_nll};
+pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
 pub use norm::rms_norm;
 pub use rope::rope;
 pub use sums::{ordered_sum, square_sum};
@@ -112,19 +112,21 @@ pub trait LlmOps: Backend {
         attention::backward::<Self>(q, k, v, saved, dout, scale)
     }
 
-    /// hidden_nc, head_vc, targets_n -> negative log-likelihood of each target (n, f32), by chunks of rows
-    /// so that no more than `chunk` rows of logits exist at a time.
+    /// hidden_nc, head_vc, targets_n -> (negative log-likelihood of each target, logarithm of the sum of
+    /// exponentials of its logits), each n in f32, by chunks of rows so that no more than `options.chunk`
+    /// rows of logits exist at a time. `options.z_loss` is not read.
     #[fusion(default)]
     fn token_nll(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        chunk: usize,
-    ) -> FloatTensor<Self> {
-        loss::token_nll_forward::<Self>(hidden, head, targets, chunk)
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        loss::token_nll_forward::<Self>(hidden, head, targets, options)
     }
 
-    /// As `token_nll`, then weighted and summed: -> loss (1).
+    /// As `token_nll`, then weighted and summed: -> (loss (1), the z-loss in it (1)). The second carries no
+    /// gradient.
     #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
@@ -132,14 +134,14 @@ pub trait LlmOps: Backend {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         head_tracked: bool,
-        chunk: usize,
-    ) -> FloatTensor<Self> {
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let _ = head_tracked;
-        loss::forward::<Self>(hidden, head, targets, weights, chunk)
+        loss::forward::<Self>(hidden, head, targets, weights, options)
     }
 
-    /// As `cross_entropy`, with the gradients of the sum: -> (loss (1), dhidden_nc, dhead_vc). Where the
-    /// head is not tracked `dhead` is one unused zero.
+    /// As `cross_entropy`, with the gradients of the loss: -> (loss (1), the z-loss in it (1), dhidden_nc,
+    /// dhead_vc). Where the head is not tracked `dhead` is one unused zero.
     #[fusion(default)]
     fn cross_entropy_with_gradients(
         hidden: FloatTensor<Self>,
@@ -147,9 +149,9 @@ pub trait LlmOps: Backend {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         head_tracked: bool,
-        chunk: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, chunk)
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, options)
     }
 
     /// table_vc, ids_n -> rows_nc.
@@ -210,9 +212,9 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         head_tracked: bool,
-        chunk: usize,
-    ) -> FloatTensor<Self> {
-        loss::tracked::<B, C>(hidden, head, targets, weights, head_tracked, chunk)
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        loss::tracked::<B, C>(hidden, head, targets, weights, head_tracked, options)
     }
 
     fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {

@@ -36,7 +36,8 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 /// Keys that are read, beside those of [`valid`]; a dot leads into a nested object.
-const MORE_KEYS: [&str; 20] = [
+const MORE_KEYS: [&str; 21] = [
+    "final_logit_softcapping",
     "head_dim",
     "pad_token_id",
     "sliding_window",

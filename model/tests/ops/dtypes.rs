@@ -34,7 +34,7 @@ fn two_dtypes_are_refused() {
     }
     let targets = || Tensor::<1, Int>::from_data(TensorData::new(vec![0, 1], [2]), &Device::flex());
     refuses("cross_entropy", || {
-        drop(ops::cross_entropy(ones([2, 3], full), ones([4, 3], half), targets(), ones([2], full)));
+        drop(ops::cross_entropy(ones([2, 3], full), ones([4, 3], half), targets(), ones([2], full), 0.0, 0.0));
     });
-    refuses("token_nll", || drop(ops::token_nll(ones([2, 3], full), ones([4, 3], half), targets())));
+    refuses("token_nll", || drop(ops::token_nll(ones([2, 3], full), ones([4, 3], half), targets(), 0.0)));
 }

@@ -107,15 +107,63 @@ fn cross_entropy_and_token_nll() {
         let head = matrix(&[0.0, 0.0, ln3, 0.0, ln4, 0.0], [3, 2], &device).autodiff().require_grad();
         let targets = ints(&[1, 0, 2], &device);
         let weights = tensor(&[2.0, 0.5, 0.0], DType::F32, &device);
-        let nll = values(ops::token_nll(hidden.clone(), head.clone(), targets.clone()));
+        let nll = values(ops::token_nll(hidden.clone(), head.clone(), targets.clone(), 0.0));
         assert_close(&nll[..2], &[(8.0f32 / 3.0).ln(), ln3]);
-        let loss = ops::cross_entropy(hidden.clone(), head.clone(), targets, weights);
+        let (loss, z) = ops::cross_entropy(hidden.clone(), head.clone(), targets, weights, 0.0, 0.0);
+        assert_eq!(values(z), [0.0]);
         assert_close(&values(loss.clone()), &[2.0 * (8.0f32 / 3.0).ln() + 0.5 * ln3]);
         // dlogits: row 0 is 2 (1/8, 3/8 - 1, 4/8) = (1/4, -5/4, 1), row 1 is (-1/3, 1/6, 1/6).
         let grads = loss.backward();
         let dhidden = [-1.25 * ln3 + ln4, 0.0, (ln3 + ln4) / 6.0, 0.0, 0.0, 0.0];
         assert_close(&values(hidden.grad(&grads).unwrap()), &dhidden);
         assert_close(&values(head.grad(&grads).unwrap()), &[0.25, 0.0, -1.25, 0.0, 1.0, 0.0]);
+    }
+}
+
+#[test]
+fn z_loss() {
+    for device in devices() {
+        // As above: Z is 8 in row 0 and 3 in row 1, so with c = 1/2 the loss gains (2 ln(8)^2 + ln(3)^2 / 2) / 2.
+        let (ln3, ln4, ln8) = (3.0f32.ln(), 4.0f32.ln(), 8.0f32.ln());
+        let hidden = matrix(&[1.0, 0.0, 0.0, 0.0, 5.0, 7.0], [3, 2], &device).autodiff().require_grad();
+        let head = matrix(&[0.0, 0.0, ln3, 0.0, ln4, 0.0], [3, 2], &device).autodiff().require_grad();
+        let weights = tensor(&[2.0, 0.5, 0.0], DType::F32, &device);
+        let targets = ints(&[1, 0, 2], &device);
+        let (loss, z) = ops::cross_entropy(hidden.clone(), head.clone(), targets, weights, 0.5, 0.0);
+        let expected = ln8 * ln8 + ln3 * ln3 / 4.0;
+        assert_close(&values(z), &[expected]);
+        assert_close(&values(loss.clone()), &[2.0 * (8.0f32 / 3.0).ln() + 0.5 * ln3 + expected]);
+        // dlogits of the z-loss: weight * 2 c log(Z) * p, here 2 ln8 (1, 3, 4) / 8 and ln3 / 2 (1, 1, 1) / 3.
+        let grads = loss.backward();
+        let [a, b, c] = [0.25 + ln8 / 4.0, -1.25 + ln8 * 0.75, 1.0 + ln8];
+        let row1 = (ln3 + ln4) / 6.0 + ln3 * (ln3 + ln4) / 6.0;
+        assert_close(&values(hidden.grad(&grads).unwrap()), &[b * ln3 + c * ln4, 0.0, row1, 0.0, 0.0, 0.0]);
+        assert_close(&values(head.grad(&grads).unwrap()), &[a, 0.0, b, 0.0, c, 0.0]);
+    }
+}
+
+#[test]
+fn softcap() {
+    for device in devices() {
+        // tanh(ln(2) / 2 * 2) = (4 - 1) / (4 + 1) = 3/5 and tanh(0) = 0, so with a cap of 2 the logits
+        // (0, 2 ln 2) become (0, 6/5); far out they stay at the cap.
+        let ln2 = 2.0f32.ln();
+        let logits = tensor(&[0.0, 2.0 * ln2, 1e4, -1e4], DType::F32, &device);
+        assert_close(&values(ops::softcap(logits.clone(), 2.0)), &[0.0, 1.2, 2.0, -2.0]);
+        assert_eq!(values(ops::softcap(logits.clone(), 0.0)), values(logits));
+        let hidden = matrix(&[1.0], [1, 1], &device).autodiff().require_grad();
+        let head = matrix(&[0.0, 2.0 * ln2], [2, 1], &device).autodiff().require_grad();
+        let (targets, weights) = (ints(&[1], &device), tensor(&[1.0], DType::F32, &device));
+        let nll = ops::token_nll(hidden.clone(), head.clone(), targets.clone(), 2.0);
+        let (loss, _) = ops::cross_entropy(hidden.clone(), head.clone(), targets, weights, 0.0, 2.0);
+        let expected = (1.0 + (-1.2f32).exp()).ln();
+        assert_close(&values(nll), &[expected]);
+        assert_close(&values(loss.clone()), &[expected]);
+        // dlogits: p(0) (1, -1) times 1 - tanh^2 = (1, 16/25).
+        let grads = loss.backward();
+        let p = 1.0 / (1.0 + 1.2f32.exp());
+        assert_close(&values(head.grad(&grads).unwrap()), &[p, -0.64 * p]);
+        assert_close(&values(hidden.grad(&grads).unwrap()), &[-0.64 * p * 2.0 * ln2]);
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use fornax_model::ops::{self, LlmOps};
+use fornax_model::ops::{self, LlmOps, LossOptions};
 
 use crate::check::{
     COMPOSED_TOLERANCE, Op, assert_same, check, check_bf16, devices, normals, relative, tensor, values,
@@ -25,42 +25,77 @@ fn weights(n: usize) -> Vec<f32> {
     (0..n).map(|i| if i % 5 < 2 { 0.0 } else { 0.25 + i as f32 * 0.125 }).collect()
 }
 
-/// The loss with a chosen number of rows in a chunk, as the trait computes it.
-fn chunked(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, rows: usize) -> Tensor<1> {
+/// Neither a z-loss nor a cap.
+const PLAIN: [f32; 2] = [0.0, 0.0];
+/// z-loss coefficient and softcap: each alone, and both. The coefficient is far above a usual one, so that its
+/// share of the gradient is seen; the cap lies where the logits of the tests bend.
+const TERMS: [[f32; 2]; 4] = [PLAIN, [0.125, 0.0], [0.0, 2.0], [0.125, 2.0]];
+
+/// The loss with a chosen number of rows in a chunk, as the trait computes it, and the z-loss in it.
+fn chunked_pair(
+    h: Tensor<2>,
+    head: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+    rows: usize,
+    [z_loss, softcap]: [f32; 2],
+) -> (Tensor<1>, Tensor<1>) {
     let tracked = head.is_tracked();
-    Tensor::from_dispatch(<Dispatch as LlmOps>::cross_entropy(
+    let (loss, z) = <Dispatch as LlmOps>::cross_entropy(
         h.into_dispatch(),
         head.into_dispatch(),
         targets.into_dispatch(),
         weights.into_dispatch(),
         tracked,
-        rows,
-    ))
+        LossOptions { z_loss, softcap, chunk: rows },
+    );
+    (Tensor::from_dispatch(loss), Tensor::from_dispatch(z))
 }
 
-/// `sum weights * -log_softmax(hidden head^T)[target]`, all logits at once.
-fn composed(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
+fn chunked(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, rows: usize) -> Tensor<1> {
+    chunked_pair(h, head, targets, weights, rows, PLAIN).0
+}
+
+fn plain(h: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
+    ops::cross_entropy(h, head, targets, weights, 0.0, 0.0).0
+}
+
+/// `sum weights * (-log_softmax(logits)[target] + z_loss * logsumexp(logits)^2)`, all logits at once.
+fn composed(
+    h: Tensor<2>,
+    head: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+    [z_loss, softcap]: [f32; 2],
+) -> Tensor<1> {
     let n = h.dims()[0];
-    let log_p = log_softmax(h.matmul(head.transpose()).cast(DType::F32), 1);
+    let mut logits = h.matmul(head.transpose()).cast(DType::F32);
+    if softcap != 0.0 {
+        logits = (logits / softcap).tanh() * softcap;
+    }
+    let log_p = log_softmax(logits.clone(), 1);
+    // Any column tells log Z: logit - log p.
+    let log_z = (logits - log_p.clone()).slice_dim(1, 0..1).reshape([n]);
     let picked = log_p.gather(1, targets.reshape([n, 1])).reshape([n]);
-    -(picked * weights).sum()
+    ((-picked + log_z.clone() * log_z * z_loss) * weights).sum()
 }
 
-fn check_case(n: usize, c: usize, v: usize, rows: Option<usize>, device: &Device) {
+fn check_case(n: usize, c: usize, v: usize, rows: Option<usize>, terms: [f32; 2], device: &Device) {
     let (targets, weights) = (ints(&targets(n, v), device), tensor(&weights(n), DType::F32, device));
     let shaped = |x: &[Tensor<1>]| (x[0].clone().reshape([n, c]), x[1].clone().reshape([v, c]));
     let run = |x: &[Tensor<1>]| {
         let (hidden, head) = shaped(x);
+        let [z_loss, softcap] = terms;
         match rows {
-            Some(rows) => chunked(hidden, head, targets.clone(), weights.clone(), rows),
-            None => ops::cross_entropy(hidden, head, targets.clone(), weights.clone()),
+            Some(rows) => chunked_pair(hidden, head, targets.clone(), weights.clone(), rows, terms).0,
+            None => ops::cross_entropy(hidden, head, targets.clone(), weights.clone(), z_loss, softcap).0,
         }
     };
     let composed = |x: &[Tensor<1>]| {
         let (hidden, head) = shaped(x);
-        composed(hidden, head, targets.clone(), weights.clone())
+        composed(hidden, head, targets.clone(), weights.clone(), terms)
     };
-    let name = format!("cross_entropy n {n} c {c} v {v} chunk {rows:?}");
+    let name = format!("cross_entropy n {n} c {c} v {v} chunk {rows:?} z, cap {terms:?}");
     let op = Op { name, lengths: vec![n * c, v * c], run: &run, composed: &composed };
     check(&op, device);
     check_bf16(&op, DType::F32, device);
@@ -71,7 +106,10 @@ fn cross_entropy_whatever_the_chunk() {
     for device in devices() {
         for (n, c, v) in [(1, 1, 2), (3, 5, 7), (7, 3, 33), (17, 9, 5)] {
             for rows in [Some(1), Some(2), Some(5), Some(100), None] {
-                check_case(n, c, v, rows, &device);
+                check_case(n, c, v, rows, PLAIN, &device);
+            }
+            for terms in TERMS {
+                check_case(n, c, v, Some(3), terms, &device);
             }
         }
     }
@@ -79,7 +117,7 @@ fn cross_entropy_whatever_the_chunk() {
 
 #[test]
 fn cross_entropy_of_a_large_vocabulary_in_three_chunks() {
-    check_case(33, 3, LARGE_VOCABULARY, None, &Device::flex());
+    check_case(33, 3, LARGE_VOCABULARY, None, PLAIN, &Device::flex());
 }
 
 /// Rows of weight 0 have gradients of exactly zero, and leaving them out changes nothing.
@@ -137,7 +175,7 @@ fn a_batch_masked_in_full_is_zero() {
         let hidden = tensor(&normals("h", 15), DType::F32, &device).reshape([3, 5]).autodiff().require_grad();
         let head = tensor(&normals("w", 35), DType::F32, &device).reshape([7, 5]).autodiff().require_grad();
         let none = tensor(&[0.0; 3], DType::F32, &device);
-        let loss = ops::cross_entropy(hidden.clone(), head.clone(), ints(&[0, 6, 3], &device), none);
+        let loss = plain(hidden.clone(), head.clone(), ints(&[0, 6, 3], &device), none);
         let grads = loss.backward();
         assert_eq!(values(loss), [0.0]);
         assert!(values(hidden.grad(&grads).unwrap()).iter().all(|&g| g == 0.0));
@@ -159,14 +197,43 @@ fn token_nll_is_the_loss_of_each_row() {
             let hidden = tensor(&at("nll h", n * c, size), DType::F32, &device).reshape([n, c]);
             let head = tensor(&at("nll w", v * c, 1.0), DType::F32, &device).reshape([v, c]);
             let (ids, scale) = (ints(&targets(n, v), &device), tensor(&weights(n), DType::F32, &device));
-            let nll = ops::token_nll(hidden.clone(), head.clone(), ids.clone());
-            let loss = ops::cross_entropy(hidden.clone(), head.clone(), ids.clone(), scale.clone());
+            let nll = ops::token_nll(hidden.clone(), head.clone(), ids.clone(), 0.0);
+            let loss = plain(hidden.clone(), head.clone(), ids.clone(), scale.clone());
             assert_eq!(nll.dims(), [n]);
             assert!(values(nll.clone()).iter().all(|x| x.is_finite() && *x >= -1e-6));
             assert!(relative(&values((nll.clone() * scale).sum()), &values(loss)) < COMPOSED_TOLERANCE);
             let log_p = log_softmax(hidden.matmul(head.transpose()), 1);
             let expected = -log_p.gather(1, ids.reshape([n, 1])).reshape([n]);
             assert!(relative(&values(nll), &values(expected)) < COMPOSED_TOLERANCE);
+        }
+    }
+}
+
+/// The z-loss is in the loss and stands beside it: loss - z is the plain loss under the same cap, on the plain
+/// and on the autodiff device, and `token_nll` knows nothing of z.
+#[test]
+fn the_z_loss_is_told_apart_and_the_cap_is_one() {
+    let (n, c, v) = (17, 5, 33);
+    for device in devices() {
+        let hidden = tensor(&normals("z h", n * c), DType::F32, &device).reshape([n, c]);
+        let head = tensor(&normals("z w", v * c), DType::F32, &device).reshape([v, c]);
+        let (ids, scale) = (ints(&targets(n, v), &device), tensor(&weights(n), DType::F32, &device));
+        for [z_loss, softcap] in TERMS {
+            let pair = |h: Tensor<2>| {
+                let (loss, z) = ops::cross_entropy(h, head.clone(), ids.clone(), scale.clone(), z_loss, softcap);
+                assert!(!z.is_tracked());
+                (values(loss)[0], values(z)[0])
+            };
+            let (loss, z) = pair(hidden.clone());
+            assert_eq!((loss, z), pair(hidden.clone().autodiff().require_grad()));
+            assert_eq!(z == 0.0, z_loss == 0.0);
+            let nll = ops::token_nll(hidden.clone(), head.clone(), ids.clone(), softcap);
+            let sum = values((nll * scale.clone()).sum());
+            assert!(relative(&[loss - z], &sum) < COMPOSED_TOLERANCE, "{loss} - {z} against {sum:?}");
+            // The cap of `ops::softcap`, which the decoder's logits go through.
+            let logits = ops::softcap(hidden.clone().matmul(head.clone().transpose()), softcap);
+            let picked = log_softmax(logits, 1).gather(1, ids.clone().reshape([n, 1])).reshape([n]);
+            assert!(relative(&[loss - z], &values(-(picked * scale.clone()).sum())) < COMPOSED_TOLERANCE);
         }
     }
 }
@@ -181,7 +248,7 @@ fn a_tied_table_gets_both_gradients() {
         let loss = |table: Tensor<2>, head: Tensor<2>| {
             let hidden = ops::embedding(table, ints(&ids, &device));
             let scale = tensor(&weights(ids.len()), DType::F32, &device);
-            ops::cross_entropy(hidden, head, ints(&targets(ids.len(), v), &device), scale)
+            plain(hidden, head, ints(&targets(ids.len(), v), &device), scale)
         };
         let table = leaf();
         let tied = table.grad(&loss(table.clone(), table.clone()).backward()).unwrap();

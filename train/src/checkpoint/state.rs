@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::CheckpointError;
+use crate::loss_scale::LossScale;
 use crate::recipe::ScheduleKind;
 
 /// Where a run stood after `step` optimizer steps. Every float is finite and comes back bit for bit.
@@ -24,6 +25,9 @@ pub struct State {
     pub cursor: Value,
     /// Position of all randomness.
     pub rng: RngPosition,
+    /// Scale of the loss, under f16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Kind of the schedule; its rate is a function of the step.
     pub schedule: ScheduleKind,
     /// Validation loss measured at this very step, nats per token.

@@ -27,6 +27,7 @@ pub(super) fn resolve(recipe: &TrainRecipe) -> Result<TrainRecipe, RecipeCheckEr
         data.text_field.get_or_insert_with(|| "text".to_owned());
     }
     full.train.micro_batch.get_or_insert(recipe.train.batch);
+    full.optimizer = recipe.optimizer.resolved();
     let schedule = &mut full.schedule;
     if schedule.kind != ScheduleKind::Constant {
         schedule.final_lr_fraction.get_or_insert(DEFAULT_FINAL_FRACTION);

@@ -6,6 +6,7 @@
 mod canonical;
 mod check;
 mod error;
+mod optimizer;
 mod resume;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::schedule::Schedule;
 pub use fornax_data::batches::Packing;
 
 pub use error::RecipeCheckError;
+pub use optimizer::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
 pub use resume::{ResumeChange, compare_for_resume};
 
 /// A whole training run: `train --recipe FILE` reads it, the run folder stores it resolved.
@@ -38,7 +40,7 @@ pub struct TrainRecipe {
     pub data: DataRecipe,
     /// Length and size of the run.
     pub train: StepsRecipe,
-    /// AdamW.
+    /// The rule of the updates.
     pub optimizer: OptimizerRecipe,
     /// The learning rate over the run.
     pub schedule: ScheduleRecipe,
@@ -88,6 +90,19 @@ pub struct ModelRecipe {
     /// Epsilon of the RMS norms; default 1e-5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm_eps: Option<f64>,
+    /// Logits become `cap * tanh(logits / cap)` (Gemma 2, arXiv:2408.00118); default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_softcap: Option<f64>,
+}
+
+impl ModelRecipe {
+    /// The shape of a new model with every default filled in; `None` when `init` brings it.
+    ///
+    /// # Errors
+    /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
+    pub fn shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
+        check::model_shape(self)
+    }
 }
 
 /// The shape of a new model, every default filled in.
@@ -111,6 +126,8 @@ pub struct ModelShape {
     pub rope_theta: f64,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
+    /// Cap of the logits; `None` leaves them as they are.
+    pub logit_softcap: Option<f64>,
 }
 
 /// `[tokenizer]`: trained on the data, or read from a file.
@@ -182,6 +199,14 @@ pub struct StepsRecipe {
     /// Compute precision of the projections; parameters stay f32.
     #[serde(default)]
     pub precision: Precision,
+    /// Coefficient of `log(Z)^2` in the loss that is trained on (PaLM, arXiv:2204.02311); 0 turns it off.
+    /// Reported losses are without it.
+    #[serde(default)]
+    pub z_loss: f64,
+    /// Keep the input of each block alone and run the blocks again in backward: less memory, more time, the
+    /// same numbers.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
 }
 
 impl StepsRecipe {
@@ -202,29 +227,6 @@ pub enum Precision {
     Bf16,
     /// IEEE half precision.
     F16,
-}
-
-/// `[optimizer]`: AdamW (Loshchilov and Hutter, arXiv:1711.05101), weight decay on matrices alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerRecipe {
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Decay of the mean of gradients.
-    #[serde(default = "default_beta1")]
-    pub beta1: f64,
-    /// Decay of the mean of squared gradients.
-    #[serde(default = "default_beta2")]
-    pub beta2: f64,
-    /// Added to the root of the squared-gradient mean.
-    #[serde(default = "default_adam_eps")]
-    pub eps: f64,
-    /// Decoupled weight decay, times the learning rate, each step.
-    #[serde(default = "default_weight_decay")]
-    pub weight_decay: f64,
-    /// Greatest global gradient norm; 0 turns clipping off.
-    #[serde(default = "default_clip_norm")]
-    pub clip_norm: f64,
 }
 
 /// `[schedule]`: the learning rate over the run; see [`Schedule`].
@@ -336,7 +338,7 @@ impl TrainRecipe {
     /// # Errors
     /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
     pub fn model_shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
-        check::model_shape(&self.model)
+        self.model.shape()
     }
 
     /// The learning-rate schedule of this run.
@@ -387,26 +389,6 @@ fn default_seed() -> u64 {
 
 fn default_validation_fraction() -> f64 {
     0.1
-}
-
-fn default_beta1() -> f64 {
-    0.9
-}
-
-fn default_beta2() -> f64 {
-    0.95
-}
-
-fn default_adam_eps() -> f64 {
-    1e-8
-}
-
-fn default_weight_decay() -> f64 {
-    0.1
-}
-
-fn default_clip_norm() -> f64 {
-    1.0
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ use crate::control::{Control, Ending, Signal};
 use crate::error::TrainError;
 use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
-use crate::optimizer::AdamW;
-use crate::recipe::{TrainRecipe, compare_for_resume};
+use crate::loss_scale::LossScale;
+use crate::optimizer::Optimizer;
+use crate::recipe::{Precision, TrainRecipe, compare_for_resume};
 use crate::setup::{self, Inputs, Preparing};
 
 /// The resolved recipe inside a run folder.
@@ -60,12 +61,15 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Refuses a precision the device does not compute in, before anything is made or moved.
-    fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
-        if self.device.supports_dtype(setup::compute(recipe.train.precision)) {
-            return Ok(());
+    pub(crate) fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
+        let asked = [recipe.train.precision, recipe.optimizer.ns_precision().precision()];
+        match asked.into_iter().find(|&precision| !self.device.supports_dtype(setup::compute(precision))) {
+            None => Ok(()),
+            Some(precision) => {
+                let precision = setup::word(precision);
+                Err(TrainError::Precision { device: self.device_name.to_string(), precision })
+            }
         }
-        let precision = setup::word(recipe.train.precision);
-        Err(TrainError::Precision { device: self.device_name.to_string(), precision })
     }
 }
 
@@ -91,8 +95,10 @@ pub struct Run {
     inputs: Inputs,
     validation: Vec<Batch>,
     decoder: Decoder,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     gate: GradientGate,
+    /// Under f16.
+    loss_scale: Option<LossScale>,
     cursor: Cursor,
     step: u64,
     tokens_seen: u64,
@@ -250,8 +256,9 @@ impl Run {
             recipe_hash: recipe.hash()?,
             inputs: Inputs { tokenizer: Arc::new(tokenizer), dataset },
             validation,
-            optimizer: AdamW::new(&recipe.optimizer),
+            optimizer: Optimizer::new(&recipe.optimizer),
             gate: GradientGate::default(),
+            loss_scale: (recipe.train.precision == Precision::F16).then(LossScale::default),
             cursor: Cursor::default(),
             step: 0,
             tokens_seen: 0,
@@ -276,20 +283,25 @@ impl Run {
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let state = checkpoint.state();
         let stored = TensorFile::open(&checkpoint.path().join(checkpoint::OPTIMIZER_FILE))?;
-        let sizes: Vec<(String, usize)> =
-            self.decoder.parameters().into_iter().map(|(name, shape, _)| (name, shape.iter().product())).collect();
+        let shapes = self.shapes();
         let damaged =
             |message: String| TrainError::OptimizerState { path: checkpoint.path().to_path_buf(), message };
         self.optimizer
-            .restore(state.optimizer_updates, &sizes, |name| stored.vector(name, &self.around.device))
+            .restore(state.optimizer_updates, &shapes, |name| stored.vector(name, &self.around.device))
             .map_err(damaged)?;
         self.cursor = serde_json::from_value(state.cursor.clone()).map_err(|e| damaged(e.to_string()))?;
         self.step = state.step;
+        self.loss_scale = state.loss_scale.or(self.loss_scale);
         self.tokens_seen = state.tokens_seen;
         self.best = state.best;
         self.validated = state.validation_loss.map(|loss| (state.step, loss));
         self.saved = Some(state.step);
         Ok(())
+    }
+
+    /// Name and shape of every parameter.
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.decoder.parameters().into_iter().map(|(name, shape, _)| (name, shape)).collect()
     }
 
     /// Steps done.

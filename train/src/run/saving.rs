@@ -67,6 +67,7 @@ impl Run {
             optimizer_updates: self.optimizer.updates(),
             cursor: serde_json::to_value(self.cursor).map_err(TrainError::device)?,
             rng: RngPosition { seed: self.recipe.seed, step: self.step },
+            loss_scale: self.loss_scale,
             schedule: self.recipe.schedule.kind,
             validation_loss: loss,
             best,
@@ -114,6 +115,9 @@ impl Run {
         let model = self.folder.join(MODEL_FOLDER);
         self.export(&model)
             .map_err(|source| TrainError::Export { folder: model.clone(), source: Box::new(source) })?;
+        if let Some(message) = self.decoder.config().transformers_differs() {
+            self.emit(TrainEvent::Warning { step: self.step, message })?;
+        }
         let validation_loss = self.validated.map(|(_, loss)| loss);
         self.emit(TrainEvent::Finished {
             step: self.step,

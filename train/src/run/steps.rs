@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
-use fornax_data::batches::Batches;
+use fornax_data::batches::{Batch, Batches};
 use fornax_data::prefetch::Prefetch;
 use fornax_model::Decoder;
 
@@ -13,9 +13,10 @@ use crate::checkpoint;
 use crate::control::{Control, Ending};
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
+use crate::loss_scale::LossScale;
 use crate::rate;
 use crate::setup;
-use crate::step::{Objective, train_step};
+use crate::step::{Objective, StepReport, train_step};
 use crate::validation;
 
 /// Micro-batches made ahead of the training thread.
@@ -63,28 +64,16 @@ impl Run {
                 after = cursor;
             }
             let lr = self.recipe.schedule().lr_at(self.step, total);
-            let clip = self.recipe.optimizer.clip_norm;
-            let report = train_step(
-                &mut self.decoder,
-                &mut self.optimizer,
-                &mut self.gate,
-                objective,
-                &micro_batches,
-                lr,
-                clip,
-            )
-            .map_err(|error| self.locate(error))?;
+            let report = self.update(objective, &micro_batches, lr)?;
             self.cursor = after;
             self.step += 1;
             self.tokens_seen += micro_batches.iter().map(|b| (b.rows * b.columns) as u64).sum::<u64>();
-            if report.weight == 0.0 {
-                let message = "every target of this step is masked; nothing was learned from it".to_string();
-                self.emit(TrainEvent::Warning { step: self.step, message })?;
-            } else if report.grad_norm == 0.0 {
-                let message = "every gradient of this step is zero; nothing was learned from it".to_string();
-                self.emit(TrainEvent::Warning { step: self.step, message })?;
+            for message in report.iter().filter_map(unlearned) {
+                self.emit(TrainEvent::Warning { step: self.step, message: message.into() })?;
             }
-            if self.step.is_multiple_of(self.recipe.log.every) || self.step == 1 || self.step == total {
+            if let Some(report) = report
+                && (self.step.is_multiple_of(self.recipe.log.every) || self.step == 1 || self.step == total)
+            {
                 let event = self.step_event(report.loss, report.grad_norm, lr, &mut clock);
                 self.emit(event)?;
             }
@@ -96,6 +85,47 @@ impl Run {
             clock.resume();
         }
         self.finish(started)
+    }
+
+    /// One update; `None` where f16 overflowed and the step is passed over with a smaller loss scale.
+    fn update(
+        &mut self,
+        objective: Objective<'_>,
+        micro_batches: &[Batch],
+        lr: f64,
+    ) -> Result<Option<StepReport>, TrainError> {
+        let (scale, tokens) = (self.loss_scale, (self.recipe.train.batch * self.recipe.train.context) as u64);
+        let scaled = |decoder: &Decoder, batch: &Batch| {
+            let term = objective(decoder, batch);
+            match scale {
+                Some(scale) => scale.scaled(term, tokens),
+                None => term,
+            }
+        };
+        let clip = self.recipe.optimizer.clip_norm;
+        let Self { decoder, optimizer, gate, .. } = self;
+        let result = train_step(decoder, optimizer, gate, &scaled, micro_batches, lr, clip);
+        let error = match result {
+            Err(error) => error,
+            Ok(report) => {
+                if let Some(scale) = self.loss_scale.as_mut().filter(|_| report.weight != 0.0) {
+                    scale.applied();
+                }
+                return Ok(Some(report));
+            }
+        };
+        // A loss that is not finite is no matter of scale.
+        let overflow = matches!(error, TrainError::NotFinite { loss, .. } if loss.is_finite());
+        match self.loss_scale.as_mut().filter(|_| overflow).and_then(LossScale::halved) {
+            None => Err(self.locate(error)),
+            Some(scale) => {
+                let message = format!(
+                    "a gradient overflowed f16; the step was passed over, and the loss scale is {scale} from here"
+                );
+                self.emit(TrainEvent::Warning { step: self.step + 1, message })?;
+                Ok(None)
+            }
+        }
     }
 
     fn batches(&self) -> Result<Batches, TrainError> {
@@ -113,6 +143,7 @@ impl Run {
             device: self.around.device_name.to_string(),
             precision: setup::word(self.recipe.train.precision).to_string(),
             tokens_per_step: (self.recipe.train.batch * self.recipe.train.context) as u64,
+            optimizer: self.optimizer.describe(&self.shapes()),
             recipe_hash: self.recipe_hash.clone(),
         })
     }
@@ -226,6 +257,14 @@ impl Run {
             other => other,
         }
     }
+}
+
+/// Why a step taught nothing, where it did not.
+fn unlearned(report: &StepReport) -> Option<&'static str> {
+    if report.weight == 0.0 {
+        return Some("every target of this step is masked; nothing was learned from it");
+    }
+    (report.grad_norm == 0.0).then_some("every gradient of this step is zero; nothing was learned from it")
 }
 
 fn reason(error: &TrainError) -> StopReason {

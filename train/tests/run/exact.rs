@@ -57,6 +57,13 @@ fn with_documents_in_micro_batches() {
 }
 
 #[test]
+fn with_muon_under_a_softcap_and_with_lion() {
+    let muon = ["optimizer.kind=muon", "model.logit_softcap=15.0", "train.micro_batch=2"];
+    resumes_exactly_at_every_step(&muon, 4);
+    resumes_exactly_at_every_step(&["optimizer.kind=lion", "optimizer.lr=1e-3"], 4);
+}
+
+#[test]
 fn with_wrapped_rows_and_rare_reports() {
     let sets = ["data.packing=wrap", "log.every=5", "schedule.kind=linear", "eval.every=5"];
     resumes_exactly_at_every_step(&sets, 2);

@@ -6,6 +6,7 @@ mod commands;
 mod continuing;
 mod exact;
 mod faults;
+mod half;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -321,7 +321,7 @@ impl Case {
         Functions {
             run: Box::new(move |x| {
                 let (hidden, head) = shaped(x);
-                ops::cross_entropy(hidden, head, targets.clone(), weights.clone())
+                ops::cross_entropy(hidden, head, targets.clone(), weights.clone(), 0.0, 0.0).0
             }),
             composed: Box::new(move |x| {
                 let (hidden, head) = shaped(x);

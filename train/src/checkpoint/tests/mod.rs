@@ -19,6 +19,7 @@ fn state(step: u64) -> State {
         tokens_seen: step * 64,
         optimizer_updates: 3,
         cursor: json!({"epoch": 0, "row": step, "carry": [1, 2]}),
+        loss_scale: None,
         rng: RngPosition { seed: 7, step },
         schedule: ScheduleKind::Cosine,
         validation_loss: Some(0.1 + 0.2),

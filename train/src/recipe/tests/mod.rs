@@ -20,6 +20,7 @@ ffn_width = 96
 tied = false
 rope_theta = 10000.0
 norm_eps = 1e-5
+logit_softcap = 30.0
 
 [tokenizer]
 kind = "bpe"
@@ -37,14 +38,22 @@ context = 64
 batch = 12
 micro_batch = 4
 precision = "bf16"
+z_loss = 1e-4
 
 [optimizer]
+kind = "muon"
 lr = 1e-3
 beta1 = 0.9
 beta2 = 0.99
 eps = 1e-8
 weight_decay = 0.1
 clip_norm = 1.0
+muon_lr = 0.03
+momentum = 0.9
+nesterov = false
+ns_steps = 4
+ns_precision = "bf16"
+adjust_lr_fn = "match_rms_adamw"
 
 [schedule]
 kind = "wsd"
@@ -113,15 +122,36 @@ fn defaults_are_those_of_the_page() {
         tied: true,
         rope_theta: 10_000.0,
         norm_eps: 1e-5,
+        logit_softcap: None,
     };
     assert_eq!(shape, expected);
     assert_eq!((recipe.seed, recipe.train.micro_batch()), (1337, 12));
     let (optimizer, checkpoint) = (&recipe.optimizer, &recipe.checkpoint);
-    assert_eq!((optimizer.beta1, optimizer.beta2, optimizer.eps), (0.9, 0.95, 1e-8));
+    assert_eq!(optimizer.kind, OptimizerKind::AdamW);
+    assert_eq!((optimizer.beta1, optimizer.beta2(), optimizer.eps()), (0.9, 0.95, 1e-8));
+    assert_eq!((recipe.train.z_loss, shape.logit_softcap), (0.0, None));
     assert_eq!((optimizer.weight_decay, optimizer.clip_norm), (0.1, 1.0));
     assert_eq!((checkpoint.keep_last, checkpoint.keep_best), (2, false));
     assert_eq!(recipe.schedule().final_lr_fraction, 0.1);
     assert_eq!(recipe.data.validation_fraction, 0.1);
+}
+
+#[test]
+fn the_defaults_of_an_optimizer_are_written_out_and_are_its_own() {
+    let resolved = |sets: &[&str]| read(SHORT, sets).resolved().unwrap().optimizer;
+    let adamw = resolved(&[]);
+    assert_eq!((adamw.beta2, adamw.eps, adamw.muon_lr, adamw.ns_steps), (Some(0.95), Some(1e-8), None, None));
+    let lion = resolved(&["optimizer.kind=lion"]);
+    assert_eq!((lion.beta2, lion.eps, lion.momentum), (Some(0.99), None, None));
+    let muon = resolved(&["optimizer.kind=muon"]);
+    assert_eq!((muon.muon_lr, muon.momentum, muon.nesterov), (Some(0.02), Some(0.95), Some(true)));
+    assert_eq!((muon.ns_steps, muon.ns_precision), (Some(5), Some(NewtonSchulzPrecision::F32)));
+    assert_eq!((muon.adjust_lr_fn, muon.beta2), (Some(AdjustLr::Original), Some(0.95)));
+    let matched = resolved(&["optimizer.kind=muon", "optimizer.adjust_lr_fn=match_rms_adamw"]);
+    assert_eq!(matched.muon_lr, Some(1e-3));
+    let error = load::<TrainRecipe>(SHORT, "r.toml", &["optimizer.kind=moun".into()]).unwrap_err();
+    let sentence = error.to_string();
+    assert!(sentence.contains("`moun`, but one of `adamw`, `muon`, `lion` is expected"), "{sentence}");
 }
 
 #[test]
@@ -152,6 +182,22 @@ fn what_cannot_be_run_is_said_with_both_numbers() {
     );
     refused(FULL, &["eval.tokens=63"], "`eval.tokens` (63) is smaller than `train.context` (64)");
     refused(FULL, &["optimizer.lr=nan"], "`optimizer.lr` is NaN, but a number above 0 and at most 1 is expected");
+    refused(
+        FULL,
+        &["optimizer.ns_steps=100"],
+        "`optimizer.ns_steps` is 100, but a whole number from 1 to 99 is expected",
+    );
+    refused(
+        FULL,
+        &["optimizer.momentum=1"],
+        "`optimizer.momentum` is 1, but a number from 0 to below 1 is expected",
+    );
+    refused(FULL, &["train.z_loss=-1"], "`train.z_loss` is -1, but a number from 0 to 1 is expected");
+    refused(
+        FULL,
+        &["model.logit_softcap=0"],
+        "`model.logit_softcap` is 0, but a number from 1 to 10000 is expected",
+    );
     refused(FULL, &["model.n_kv_heads=3"], "`model.n_heads` (4) is not a multiple of `model.n_kv_heads` (3)");
 }
 
@@ -172,6 +218,13 @@ fn no_key_is_read_and_ignored() {
         (FULL, "eval.every=0", "`checkpoint.keep_best` is given"),
         (FULL, "eval.prompts=[]", "`eval.prompts` is missing"),
         (FULL, "data.validation_fraction=0", "`eval.every` is given"),
+        (FULL, "optimizer.kind=adamw", "`optimizer.muon_lr` is given"),
+        (FULL, "optimizer.kind=lion", "`optimizer.eps` is given"),
+        (SHORT, "optimizer.momentum=0.9", "`optimizer.momentum` is given"),
+        (SHORT, "optimizer.nesterov=true", "`optimizer.nesterov` is given"),
+        (SHORT, "optimizer.ns_steps=5", "`optimizer.ns_steps` is given"),
+        (SHORT, "optimizer.ns_precision=f32", "`optimizer.kind` is not `muon`"),
+        (SHORT, "optimizer.adjust_lr_fn=original", "`optimizer.kind` is not `muon`"),
     ] {
         let error = read(text, &[set]).check().unwrap_err().to_string();
         assert!(error.contains(part), "{set}: {error}");
@@ -253,6 +306,7 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "checkpoint.keep_last=9",
         "checkpoint.keep_best=false",
         "train.micro_batch=12",
+        "train.activation_checkpointing=true",
         "train.steps=1200",
     ] {
         let change = change(set);
@@ -275,6 +329,14 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "train.context=32",
         "train.batch=24",
         "train.precision=f32",
+        "train.z_loss=0.0",
+        "model.logit_softcap=15.0",
+        "optimizer.muon_lr=0.02",
+        "optimizer.momentum=0.95",
+        "optimizer.nesterov=true",
+        "optimizer.ns_steps=5",
+        "optimizer.ns_precision=f32",
+        "optimizer.adjust_lr_fn=original",
         "optimizer.lr=2e-3",
         "optimizer.beta1=0.8",
         "optimizer.beta2=0.9",

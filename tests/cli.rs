@@ -39,7 +39,7 @@ const TRAIN: &[&str] = &[
 ];
 
 /// Every command, words of a group included, with its flags in order.
-const COMMANDS: [(&str, &[&str]); 11] = [
+const COMMANDS: &[(&str, &[&str])] = &[
     ("quickstart", &["--run", "--set", "--device", "--help"]),
     ("train", TRAIN),
     ("pretrain", TRAIN),
@@ -63,6 +63,11 @@ const COMMANDS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
+    ("learn", &["--help"]),
+    ("learn list", &["--dir", "--json", "--help"]),
+    ("learn show", &["--hint", "--solution", "--dir", "--help"]),
+    ("learn check", &["--solution", "--start", "--dir", "--json", "--help"]),
+    ("learn reset", &["--dir", "--help"]),
     ("bench", &["--help"]),
     (
         "bench train",
@@ -115,6 +120,17 @@ const COMMANDS: [(&str, &[&str]); 11] = [
         "bench parity",
         &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
     ),
+    ("data", &["--help"]),
+    (
+        "data prepare",
+        &["--tokenizer", "--out", "--text-field", "--validation-fraction", "--seed", "--json", "--help"],
+    ),
+    (
+        "data train-tokenizer",
+        &["--vocab-size", "--out", "--kind", "--special", "--limit", "--text-field", "--json", "--help"],
+    ),
+    ("data inspect", &["--text", "--file", "--rows", "--context", "--tokenizer", "--ids", "--json", "--help"]),
+    ("data compare-tokenizers", &["--file", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
 
@@ -133,7 +149,7 @@ fn flags(help: &str) -> Vec<&str> {
 #[test]
 fn every_help_lists_its_flags_and_explains_each() {
     let all = run(&mut fornax(["--help"])).exits(0).stdout;
-    for (command, expected) in COMMANDS {
+    for &(command, expected) in COMMANDS {
         let help = run(&mut help_of(command)).exits(0);
         assert_eq!(help.stderr, "");
         assert_eq!(flags(&help.stdout), expected, "{command}");
@@ -340,7 +356,8 @@ fn writers(folder: &Path) -> Vec<Command> {
     let mut json = generate(&RUN, &prompt);
     json.arg("--json");
     let plain = ["doctor", "--help", "--version"].map(|argument| fornax([argument]));
-    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"])]
+    let page = fornax(["learn", "show", "3"]);
+    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"]), page]
         .into_iter()
         .chain(plain)
         .collect()
@@ -427,7 +444,7 @@ fn json_of_a_training_is_the_events_line_by_line() {
 #[test]
 fn narrow_terminals_and_no_color() {
     for columns in [1, 20, 200] {
-        for (command, _) in COMMANDS {
+        for &(command, _) in COMMANDS {
             let mut help = help_of(command);
             run(help.env("COLUMNS", columns.to_string())).exits(0);
             let (status, text) = on_terminal(help.env("NO_COLOR", "1"), columns);

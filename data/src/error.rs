@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fornax_base::exit::Exit;
+
 use crate::shards::ShardError;
 
 /// An error of this crate.
@@ -63,6 +65,9 @@ pub enum DataError {
         /// Largest possible.
         most: usize,
     },
+    /// A special token that cannot be one.
+    #[error("the special token {0:?} is empty, or is a token already")]
+    SpecialToken(String),
     /// There is no text to work on.
     #[error("{0} has no text")]
     NoText(String),
@@ -150,6 +155,27 @@ impl DataError {
             DataError::Shard(error) => error.is_damage(),
             DataError::Dataset { .. } => true,
             _ => false,
+        }
+    }
+
+    /// The exit code of a command that ends with this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            error if error.is_damage() => Exit::Damaged,
+            DataError::Prefetch(_) | DataError::Remove { .. } => Exit::Failed,
+            DataError::File(error) if error.is_disk_full() => Exit::Failed,
+            DataError::Shard(_) => Exit::Failed,
+            _ => Exit::BadInput,
+        }
+    }
+
+    /// One action that helps, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            DataError::JsonLine { .. } => {
+                Some("`--text-field` (`data.text_field` in a recipe) names the field".into())
+            }
+            _ => None,
         }
     }
 }

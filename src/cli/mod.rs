@@ -2,9 +2,11 @@
 
 mod bench;
 mod check;
+mod data;
 mod doctor;
 mod explain;
 mod generate;
+mod learn;
 mod model_folder;
 mod overfit;
 mod progress;
@@ -38,8 +40,12 @@ enum Command {
     Generate(generate::Generate),
     /// Show the way of one token through a model: what each head reads, and what may come next
     Explain(explain::Explain),
-    /// Measure speed, and hold a device to recorded numbers
+    /// Write the parts of a language model yourself and compare them with Fornax's own
+    Learn(learn::Learn),
+    /// Measure speed, and a device against recorded numbers
     Bench(bench::Bench),
+    /// Prepare, measure and clean training text
+    Data(data::Data),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -51,7 +57,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Train(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Learn(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

@@ -220,8 +220,7 @@ impl TrainError {
             | TrainError::OptimizerState { .. }
             | TrainError::CheckpointModel { .. }
             | TrainError::TokenizerDiffers { .. } => Exit::Damaged,
-            TrainError::Data(error) if error.is_damage() => Exit::Damaged,
-            TrainError::Data(DataError::Prefetch(_)) => Exit::Failed,
+            TrainError::Data(error) => error.exit(),
             TrainError::Checkpoint(error) => error.exit(),
             TrainError::Gate(_)
             | TrainError::Device { .. }
@@ -246,6 +245,7 @@ impl TrainError {
                 Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
             }
             TrainError::RecipeFile(error) => error.hint(),
+            TrainError::Data(error) => error.hint(),
             TrainError::Precision { .. } => {
                 Some("`fornax doctor` lists the dtypes of each device; f32 is always there".into())
             }

@@ -19,21 +19,19 @@ const FEWEST_STEPS: u64 = 3;
 
 /// PyTorch's defaults, which the peer's script keeps, with its learning rate. No clipping, as there; the global norm
 /// is computed all the same, because the gate of the real step needs it.
-const OPTIMIZER: OptimizerRecipe = OptimizerRecipe {
-    kind: OptimizerKind::AdamW,
-    lr: 3e-4,
-    beta1: 0.9,
-    beta2: Some(0.999),
-    eps: Some(1e-8),
-    weight_decay: 0.01,
-    clip_norm: 0.0,
-    muon_lr: None,
-    momentum: None,
-    nesterov: None,
-    ns_steps: None,
-    ns_precision: None,
-    adjust_lr_fn: None,
-};
+fn optimizer() -> OptimizerRecipe {
+    OptimizerRecipe {
+        beta1: 0.9,
+        beta2: Some(0.999),
+        eps: Some(1e-8),
+        weight_decay: 0.01,
+        clip_norm: 0.0,
+        ..OptimizerRecipe::new(OptimizerKind::AdamW, LR)
+    }
+}
+
+/// Learning rate of the peer's script.
+const LR: f64 = 3e-4;
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -187,7 +185,7 @@ impl<'a> Steps<'a> {
         Self {
             device,
             decoder,
-            optimizer: Optimizer::new(&OPTIMIZER),
+            optimizer: Optimizer::new(&optimizer()),
             gate: GradientGate::default(),
             batches: [workload.random_batch()],
             loss: 0.0,
@@ -196,7 +194,7 @@ impl<'a> Steps<'a> {
 
     fn take(&mut self) -> Result<(), BenchError> {
         let Self { decoder, optimizer, gate, batches, .. } = self;
-        let report = train_step(decoder, optimizer, gate, &next_token, batches, OPTIMIZER.lr, 0.0)?;
+        let report = train_step(decoder, optimizer, gate, &next_token, batches, LR, 0.0)?;
         self.loss = report.loss;
         Ok(())
     }

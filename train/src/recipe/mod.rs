@@ -139,7 +139,7 @@ pub struct TokenizerRecipe {
     /// Number of tokens of a trained byte-level BPE, special tokens included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// A `tokenizer.json`, for kind `file`.
+    /// A `tokenizer.json` or a `.gguf` file, for kind `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }

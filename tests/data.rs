@@ -41,10 +41,6 @@ impl Work {
         self.folder.path().join(name)
     }
 
-    fn shown(&self, name: &str) -> String {
-        self.at(name).display().to_string()
-    }
-
     /// The tiny recipe with another `[data]` section; file names in it become paths. Without a corpus its tokenizer is
     /// that of the text, or with `[prepared]` none.
     fn recipe(&self, data: &str) -> PathBuf {

@@ -192,13 +192,24 @@ fn all_in_backticks(page: &str, names: impl IntoIterator<Item = String>) {
 fn every_recipe_key_is_explained() {
     let source = text("train/src/recipe/mod.rs") + &text("train/src/recipe/optimizer.rs");
     let mut keys = 0;
-    for section in
-        ["Model", "Tokenizer", "Data", "Steps", "Optimizer", "Schedule", "Eval", "Checkpoint", "Log", "Train"]
-    {
+    for section in [
+        "Model",
+        "Tokenizer",
+        "Data",
+        "Mixture",
+        "Steps",
+        "Optimizer",
+        "Schedule",
+        "Eval",
+        "Checkpoint",
+        "Log",
+        "Train",
+    ] {
         let fields = fields(&source, &format!("pub struct {section}Recipe {{"), "    ");
         keys += fields.len();
         let name = match section {
             "Steps" => "train".to_owned(),
+            "Mixture" => "data.mixture".to_owned(),
             other => other.to_lowercase(),
         };
         let dotted = |field: String| format!("{name}.{field}");

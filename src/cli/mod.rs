@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod data;
 mod doctor;
 mod explain;
 mod generate;
@@ -48,6 +49,8 @@ enum Command {
     Learn(learn::Learn),
     /// Measure speed, and a device against recorded numbers
     Bench(bench::Bench),
+    /// Prepare, measure and clean training text
+    Data(data::Data),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -62,6 +65,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }

@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use fornax_data::dataset::PrepareProgress;
+use fornax_data::hub::HubProgress;
 use fornax_train::events::TrainEvent;
+pub(crate) use fornax_train::plain::grouped;
 use fornax_train::plain::sentence;
 use fornax_train::setup::Preparing;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -137,7 +139,16 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
     let mut last = None;
     move |part| {
         let text = match part {
-            Preparing::Tokenizer => "training the tokenizer".to_string(),
+            Preparing::Hub(HubProgress::Files { repo, commit, files }) => {
+                let named = files.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+                let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
+                format!("{repo} at {}: {named}{more}", &commit[..commit.len().min(8)])
+            }
+            Preparing::Hub(HubProgress::Downloading { file, bytes, total }) => {
+                bar.set_message(format!("downloading {file}: {}%", bytes * 100 / total.max(1)));
+                format!("downloading {file} ({} bytes)", grouped(total))
+            }
+            Preparing::Tokenizer => "making the tokenizer".to_string(),
             Preparing::Data(PrepareProgress::Counting { .. }) => "counting documents".to_string(),
             Preparing::Data(PrepareProgress::Encoding { bytes, total_bytes, .. }) => {
                 bar.set_message(format!("encoding text: {}%", bytes * 100 / total_bytes.max(1)));
@@ -149,5 +160,15 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
             bar.suspend(|| say(&format!("{text}\n")));
             last = Some(text);
         }
+    }
+}
+
+/// Progress of work that counts documents.
+pub(crate) fn counting(what: &'static str) -> impl FnMut(u64) {
+    let terminal = std::io::stderr().is_terminal();
+    let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    move |documents| {
+        bar.set_message(format!("{what}: {}", grouped(documents)));
+        bar.tick();
     }
 }

@@ -172,12 +172,14 @@ pub(crate) fn train(
     }
     let (mut run, listener) = if shown == Shown::Screen && screen::is_possible() {
         let run = open(around)?;
+        say_sources(&run)?;
         let hung_up = Arc::default();
         signals::ask_under_a_screen(signal.flag(), Arc::clone(&hung_up))?;
         (run, progress::on_screen(events, folder, hung_up))
     } else {
         let listener = progress::listen(events, shown == Shown::Json);
         let run = open(around)?;
+        say_sources(&run)?;
         signals::ask_through(signal.flag())?;
         (run, listener)
     };
@@ -203,6 +205,21 @@ fn surroundings(
         listener,
         tool_version: env!("CARGO_PKG_VERSION").to_string(),
     })
+}
+
+/// Says what a run of several sources reads of each.
+fn say_sources(run: &Run) -> Result<(), Failure> {
+    let sources = run.sources()?;
+    for source in sources.iter().filter(|_| sources.len() > 1) {
+        say(&format!(
+            "source {}: {:.2} % of the tokens, {} tokens, {:.2} epochs\n",
+            source.name,
+            source.share * 100.0,
+            progress::grouped(source.tokens),
+            source.passes
+        ));
+    }
+    Ok(())
 }
 
 /// Says what to type next and gives the exit code.

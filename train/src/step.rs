@@ -115,7 +115,7 @@ pub fn train_step(
     optimizer.begin();
     decoder.visit_mut(&mut |name, mut parameter| {
         if let Some(gradient_n) = gradients.remove(name) {
-            optimizer.update(name, &mut parameter, gradient_n * (clip / weight), lr);
+            optimizer.update(name, &mut parameter, gradient_n, clip / weight, lr);
         }
     });
     Ok(StepReport { loss, grad_norm, weight })

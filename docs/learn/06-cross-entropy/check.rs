@@ -48,7 +48,7 @@ fn identity() -> Tensor<2> {
 
 /// Fornax's sum; with the identity as its head, hidden rows are logits.
 fn fornax(logits: &[f32]) -> f32 {
-    values(ops::cross_entropy(tensor(logits, [N, V]), identity(), targets(), weights()))[0]
+    values(ops::cross_entropy(tensor(logits, [N, V]), identity(), targets(), weights(), 0.0, 0.0).0)[0]
 }
 
 /// The loss of each row by itself.
@@ -130,7 +130,8 @@ fn gradient() -> Outcome {
     let logits: Vec<f32> = normals("gradient", N * V).iter().map(|x| 2.0 * x).collect();
     let counted = 4 + OTHERS;
     let hidden = tensor(&logits, [N, V]).autodiff().require_grad();
-    let loss = ops::cross_entropy(hidden.clone(), identity().autodiff(), targets(), weights().autodiff());
+    let loss =
+        ops::cross_entropy(hidden.clone(), identity().autodiff(), targets(), weights().autodiff(), 0.0, 0.0).0;
     let gradients = (loss / counted as f32).backward();
     let expected = values(hidden.grad(&gradients).ok_or("Fornax's operation gave no gradient")?);
     let scaled = |factor: f32| -> Vec<f32> { expected.iter().map(|x| x * factor).collect() };

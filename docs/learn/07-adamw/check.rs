@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use answer::Settings;
 use fornax_learn::fornax_base::recipe;
 use fornax_learn::fornax_model::parameters::ParameterMut;
-use fornax_learn::fornax_train::optimizer::AdamW;
+use fornax_learn::fornax_train::optimizer::Optimizer;
 use fornax_learn::fornax_train::recipe::OptimizerRecipe;
 use fornax_learn::{Checks, Mistake, Outcome, compare, normals, tensor, values};
 
@@ -46,7 +46,7 @@ fn fornax(updates: u32, as_matrix: bool) -> [Vec<f32>; 3] {
         "lr = {lr}\nbeta1 = {beta1}\nbeta2 = {beta2}\neps = {eps}\nweight_decay = {weight_decay}\nclip_norm = 0.0"
     );
     let recipe: OptimizerRecipe = recipe::load(&text, "this check", &[]).expect("a recipe of AdamW");
-    let mut optimizer = AdamW::new(&recipe);
+    let mut optimizer = Optimizer::new(&recipe);
     let start = normals("parameter", N);
     let (mut matrix, mut vector) = (tensor(&start, [ROWS, COLUMNS]), tensor(&start, [N]));
     for update in 1..=updates {
@@ -55,7 +55,7 @@ fn fornax(updates: u32, as_matrix: bool) -> [Vec<f32>; 3] {
             true => ParameterMut::Matrix(&mut matrix),
             false => ParameterMut::Vector(&mut vector),
         };
-        optimizer.update("w", &mut parameter, tensor(&gradient(update), [N]), rate(update));
+        optimizer.update("w", &mut parameter, tensor(&gradient(update), [N]), 1.0, rate(update));
     }
     let moment = |end: &str| {
         let mut all = optimizer.tensors().into_iter();

@@ -15,7 +15,8 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use burn::tensor::Device;
 use fornax_base::files::{FileSystem, create_folder, remove_stale_temps, write_atomic_bytes};
 use fornax_base::lock::FolderLock;
-use fornax_data::batches::{Batch, Cursor, validation_batches};
+use fornax_data::batches::{Batch, Batches, Cursor, mixed_validation_batches};
+use fornax_data::mixture::Part;
 use fornax_model::Decoder;
 use fornax_model::device::DeviceName;
 use fornax_model::weights::TensorFile;
@@ -93,6 +94,19 @@ pub struct Outcome {
     pub validation_loss: Option<f64>,
 }
 
+/// A source of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceShare {
+    /// Its name.
+    pub name: String,
+    /// Its share of the tokens trained on.
+    pub share: f64,
+    /// Its training tokens.
+    pub tokens: u64,
+    /// Passes over them in the whole run.
+    pub passes: f64,
+}
+
 /// A run, ready for its next step.
 pub struct Run {
     around: Surroundings,
@@ -148,7 +162,7 @@ impl Run {
             return Err(TrainError::Occupied { folder: folder.to_path_buf(), found });
         }
         remove_stale_temps(&*around.fs, folder)?;
-        let sources = setup::sources(&recipe)?;
+        let sources = setup::sources(&recipe, progress)?;
         let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
         setup::config(&recipe, &tokenizer)?;
         write_atomic_bytes(&*around.fs, &path, recipe.resolved_toml()?.as_bytes())?;
@@ -226,7 +240,7 @@ impl Run {
         let sources = if setup::has_dataset(folder) {
             Vec::new() // the shards are there; the text may be gone
         } else {
-            setup::sources(&recipe)?
+            setup::sources(&recipe, progress)?
         };
         let tokenizer = setup::tokenizer(fs, folder, &recipe, &sources, progress)?;
         if from.is_none() {
@@ -236,7 +250,7 @@ impl Run {
         let rows = recipe.train.micro_batch();
         let validation = match recipe.eval.every {
             0 => Vec::new(),
-            _ => validation_batches(
+            _ => mixed_validation_batches(
                 &dataset.validation(),
                 rows,
                 recipe.train.context,
@@ -329,6 +343,31 @@ impl Run {
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
+    }
+
+    /// What the run reads: for each source its name, its share of the tokens, the tokens it holds, and how many passes
+    /// over them the run makes in all.
+    ///
+    /// # Errors
+    /// As [`Batches::mixed`].
+    pub fn sources(&self) -> Result<Vec<SourceShare>, TrainError> {
+        let parts = self.inputs.dataset.parts();
+        let rows = self.recipe.train.steps.saturating_mul(self.recipe.train.batch as u64);
+        let passes = self.batches()?.passes(rows);
+        let all: f64 = parts.iter().map(|part| part.weight).sum();
+        let share = |(part, passes): (&Part, f64)| SourceShare {
+            name: part.name.clone(),
+            share: part.weight / all,
+            tokens: part.dataset.manifest().train.tokens,
+            passes,
+        };
+        Ok(parts.iter().zip(passes).map(share).collect())
+    }
+
+    fn batches(&self) -> Result<Batches, TrainError> {
+        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
+        let streams = self.inputs.dataset.train();
+        Ok(Batches::mixed(streams, rows, context, self.recipe.data.packing, self.recipe.seed)?)
     }
 
     /// The resolved recipe.

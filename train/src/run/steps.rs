@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
-use fornax_data::batches::{Batch, Batches};
+use fornax_data::batches::Batch;
 use fornax_data::prefetch::Prefetch;
 use fornax_model::Decoder;
 
@@ -126,12 +126,6 @@ impl Run {
                 Ok(None)
             }
         }
-    }
-
-    fn batches(&self) -> Result<Batches, TrainError> {
-        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
-        let stream = self.inputs.dataset.train();
-        Ok(Batches::new(stream, rows, context, self.recipe.data.packing, self.recipe.seed)?)
     }
 
     fn announce(&mut self, total: u64) -> Result<(), TrainError> {

@@ -42,6 +42,14 @@ impl ParameterMut<'_> {
         }
     }
 
+    /// Whether gradients flow through it: it wants one itself, or was computed from what does.
+    pub fn is_tracked(&self) -> bool {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.is_tracked(),
+            ParameterMut::Matrix(tensor) => tensor.is_tracked(),
+        }
+    }
+
     /// The gradient as one vector, taken out of `gradients`; `None` where backward did not reach it.
     pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
         match self {
@@ -64,6 +72,18 @@ impl ParameterMut<'_> {
         }
     }
 
+    /// As `set_flat` of what `new` makes of the values: in their own buffer where the op can and no one else
+    /// holds it.
+    pub fn update_flat(&mut self, new: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.inplace(|tensor| updated(tensor, new)),
+            ParameterMut::Matrix(tensor) => tensor.inplace(|tensor| {
+                let shape = tensor.dims();
+                updated(tensor, |values| new(values.reshape([shape[0] * shape[1]])).reshape(shape))
+            }),
+        }
+    }
+
     /// Puts the parameter on the autodiff device and asks for its gradient, or takes it off.
     pub fn set_trainable(&mut self, trainable: bool) {
         match self {
@@ -71,6 +91,12 @@ impl ParameterMut<'_> {
             ParameterMut::Matrix(tensor) => **tensor = tracked((**tensor).clone(), trainable),
         }
     }
+}
+
+fn updated<const D: usize>(old: Tensor<D>, new: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
+    let (on_graph, trainable) = (old.is_autodiff(), old.is_require_grad());
+    let new = new(old.without_autodiff());
+    if on_graph { tracked(new, trainable) } else { new }
 }
 
 fn like<const D: usize>(old: &Tensor<D>, new: Tensor<D>) -> Tensor<D> {

@@ -54,7 +54,7 @@ impl Recorded {
                 let gradient = floats(&self.file, &format!("gradient.{name}"))[step * n..][..n].to_vec();
                 let gradient_n = Tensor::from_data(TensorData::new(gradient, [n]), &device);
                 let mut parameter = ParameterMut::Matrix(matrices.get_mut(name).unwrap());
-                optimizer.update(name, &mut parameter, gradient_n, recipe.lr * f64::from(*rate));
+                optimizer.update(name, &mut parameter, gradient_n, 1.0, recipe.lr * f64::from(*rate));
             }
         }
         let mut ended: BTreeMap<String, Vec<f32>> =

@@ -4,7 +4,7 @@
 //! dimension, so grouped heads need no repeated keys.
 
 use burn::backend::{
-    Backend, Dispatch, TensorMetadata,
+    AutodiffBackend, Backend, Dispatch, TensorMetadata,
     autodiff::{
         Autodiff,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -27,8 +27,20 @@ use super::{LlmOps, assert_same_dtype, cast, to_f32};
 pub struct AttentionMask {
     /// hidden_xts, true = not visible; x is 1 or b.
     hidden: Tensor<3, Bool>,
+    visible: Visible,
+}
+
+/// What a mask hides, in words, for kernels that need not read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visible {
+    /// Slots before the first query.
+    pub past: usize,
+    /// Slots that a query reaches back to, itself included.
+    pub window: Option<usize>,
+    /// Documents hide slots too: which ones only the mask itself says.
+    pub documents: bool,
     /// False when nothing at all is hidden.
-    masked: bool,
+    pub masked: bool,
 }
 
 impl AttentionMask {
@@ -44,7 +56,8 @@ impl AttentionMask {
         let s = past + t;
         let sees = |i: usize, j: usize| j <= past + i && window.is_none_or(|w| past + i - j < w);
         let hidden: Vec<bool> = (0..t).flat_map(|i| (0..s).map(move |j| !sees(i, j))).collect();
-        let mut masked = hidden.iter().any(|&h| h);
+        let mut visible =
+            Visible { past, window, documents: documents_bt.is_some(), masked: hidden.iter().any(|&h| h) };
         let mut hidden = Tensor::<3, Bool>::from_data(TensorData::new(hidden, [1, t, s]), device);
         if let Some(documents_bt) = documents_bt {
             assert!(past == 0, "documents with a KV cache of {past} slots");
@@ -52,9 +65,15 @@ impl AttentionMask {
             let of_key = documents_bt.clone().unsqueeze_dim::<3>(1).expand([-1, t as i64, -1]);
             let foreign = of_query.not_equal(of_key);
             hidden = hidden.expand(foreign.shape()).bool_or(foreign);
-            masked = true;
+            visible.masked = true;
         }
-        Self { hidden, masked }
+        Self { hidden, visible }
+    }
+
+    /// hidden_xs of the query at time `i` (x is 1 where all rows agree): true = not visible.
+    pub(crate) fn hidden_from(&self, i: usize) -> Tensor<2, Bool> {
+        let [x, _, s] = self.hidden.dims();
+        self.hidden.clone().narrow(1, i, 1).reshape([x, s])
     }
 }
 
@@ -73,7 +92,7 @@ pub fn attention(
         k_bgsd.into_dispatch(),
         v_bgsd.into_dispatch(),
         mask.hidden.clone().into_dispatch(),
-        mask.masked,
+        mask.visible,
         scale,
     );
     Tensor::from_dispatch(out)
@@ -84,7 +103,7 @@ pub(super) fn forward<B: Backend>(
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     hidden: BoolTensor<B>,
-    masked: bool,
+    visible: Visible,
     scale: f32,
     hidden_score: f32,
 ) -> Pair<B> {
@@ -94,7 +113,7 @@ pub(super) fn forward<B: Backend>(
     let q = fold_groups::<B>(B::float_mul_scalar(q, scale.into()), g);
     let scores = to_f32::<B>(B::float_matmul(q, B::float_transpose(k)));
     let scores = B::float_reshape(scores, Shape::new([b, h, t, s]));
-    let scores = if masked { hide::<B>(scores, hidden, hidden_score) } else { scores };
+    let scores = if visible.masked { hide::<B>(scores, hidden, hidden_score) } else { scores };
     let probabilities = B::softmax(scores, 3);
     let by_group = B::float_reshape(cast::<B>(probabilities.clone(), dtype), Shape::new([b, g, h / g * t, s]));
     let out = B::float_reshape(B::float_matmul(by_group, v), q_shape);
@@ -143,8 +162,16 @@ fn hide<B: Backend>(scores: FloatTensor<B>, hidden: BoolTensor<B>, hidden_score:
     B::float_mask_fill(scores, hidden, hidden_score.into())
 }
 
-/// What backward needs: q, k, v, what the forward saved, and the scale.
-type Kept<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f32);
+/// What backward needs: q, k, v, the output, what the forward saved, and what hides keys.
+#[derive(Debug, Clone)]
+struct Kept<B: Backend> {
+    inputs: [FloatTensor<B>; 3],
+    out: FloatTensor<B>,
+    saved: FloatTensor<B>,
+    hidden: BoolTensor<B>,
+    visible: Visible,
+    scale: f32,
+}
 
 /// The output, and what the forward saved.
 type Pair<B> = (FloatTensor<B>, FloatTensor<B>);
@@ -154,7 +181,7 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     k: FloatTensor<Autodiff<B, C>>,
     v: FloatTensor<Autodiff<B, C>>,
     hidden: BoolTensor<B>,
-    masked: bool,
+    visible: Visible,
     scale: f32,
 ) -> Pair<Autodiff<B, C>> {
     #[derive(Debug)]
@@ -163,9 +190,9 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
         type State = Kept<B>;
 
         fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let (q, k, v, saved, scale) = ops.state;
+            let Kept { inputs: [q, k, v], out, saved, hidden, visible, scale } = ops.state;
             let dout = grads.consume::<B>(&ops.node);
-            let (dq, dk, dv) = B::attention_backward(q, k, v, saved, dout, scale);
+            let (dq, dk, dv) = B::attention_backward(q, k, v, out, saved, dout, hidden, visible, scale);
             for (parent, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
                 if let Some(parent) = parent {
                     grads.register::<B>(parent.id, gradient);
@@ -177,13 +204,14 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
     match Attention.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let (out, saved) = <B as LlmOps>::attention(q.clone(), k.clone(), v.clone(), hidden, masked, scale);
-            let out = prep.finish((q, k, v, saved.clone(), scale), out);
-            (out, <Autodiff<B, C> as burn::backend::AutodiffBackend>::from_inner(saved))
+            let inputs = [q.clone(), k.clone(), v.clone()];
+            let (out, saved) = <B as LlmOps>::attention(q, k, v, hidden.clone(), visible, scale);
+            let kept = Kept { inputs, out: out.clone(), saved: saved.clone(), hidden, visible, scale };
+            (prep.finish(kept, out), <Autodiff<B, C> as AutodiffBackend>::from_inner(saved))
         }
         OpsKind::UnTracked(prep) => {
-            let (out, saved) = <B as LlmOps>::attention(q, k, v, hidden, masked, scale);
-            (prep.finish(out), <Autodiff<B, C> as burn::backend::AutodiffBackend>::from_inner(saved))
+            let (out, saved) = <B as LlmOps>::attention(q, k, v, hidden, visible, scale);
+            (prep.finish(out), <Autodiff<B, C> as AutodiffBackend>::from_inner(saved))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of the embedding table by token id.
 
 use burn::backend::{
-    Dispatch, TensorMetadata,
+    Backend, Dispatch, TensorMetadata,
     autodiff::{
         Autodiff,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -19,6 +19,15 @@ pub fn embedding(table_vc: Tensor<2>, ids_n: Tensor<1, Int>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as LlmOps>::embedding(table_vc.into_dispatch(), ids_n.into_dispatch()))
 }
 
+pub(super) fn backward<B: Backend>(
+    table: FloatTensor<B>,
+    ids: IntTensor<B>,
+    dy: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let zeros = B::float_zeros(table.shape(), &table.device(), table.dtype().into());
+    B::float_select_assign(zeros, 0, ids, dy, IndexingUpdateOp::Add)
+}
+
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     table: FloatTensor<Autodiff<B, C>>,
     ids: IntTensor<B>,
@@ -33,9 +42,7 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
             let dy = grads.consume::<B>(&ops.node);
             let [parent] = ops.parents;
             if let Some(parent) = parent {
-                let zeros = B::float_zeros(table.shape(), &table.device(), table.dtype().into());
-                let dtable = B::float_select_assign(zeros, 0, ids, dy, IndexingUpdateOp::Add);
-                grads.register::<B>(parent.id, dtable);
+                grads.register::<B>(parent.id, B::embedding_gradient(table, ids, dy));
             }
         }
     }

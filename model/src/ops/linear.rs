@@ -36,6 +36,14 @@ pub(super) fn forward<B: Backend>(x: FloatTensor<B>, w: FloatTensor<B>) -> Float
     B::float_matmul(x, B::float_transpose(w))
 }
 
+pub(super) fn input_gradient<B: Backend>(dy: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_matmul(dy, w)
+}
+
+pub(super) fn weight_gradient<B: Backend>(dy: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_matmul(B::float_transpose(dy), x)
+}
+
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     w: FloatTensor<Autodiff<B, C>>,
@@ -51,10 +59,10 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
             let dy = grads.consume::<B>(&ops.node);
             let [x_parent, w_parent] = ops.parents;
             if let (Some(parent), Some(x)) = (w_parent, x) {
-                grads.register::<B>(parent.id, B::float_matmul(B::float_transpose(dy.clone()), x));
+                grads.register::<B>(parent.id, B::linear_weight_gradient(dy.clone(), x));
             }
             if let Some(parent) = x_parent {
-                grads.register::<B>(parent.id, B::float_matmul(dy, w));
+                grads.register::<B>(parent.id, B::linear_input_gradient(dy, w));
             }
         }
     }

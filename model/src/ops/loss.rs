@@ -15,8 +15,8 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
-/// Elements of one chunk of logits: 16 MiB in f32.
-const CHUNK_ELEMENTS: usize = 4 << 20;
+/// Elements of one chunk of logits: 32 MiB in f32. The gradient of the head is read and written once a chunk.
+const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// What is done to the logits, and what is added to the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -261,6 +261,12 @@ fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
     B::int_reshape(B::int_slice(x, &[(from..to).into()]), Shape::new([to - from, 1]))
 }
 
+/// gradient_nc, factor (1) -> their product.
+pub(super) fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = gradient.dtype();
+    B::float_mul(gradient, cast::<B>(B::float_reshape(factor, Shape::new([1, 1])), dtype))
+}
+
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
     head: FloatTensor<Autodiff<B, C>>,
@@ -277,17 +283,12 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
         fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
             let (dhidden, dhead) = ops.state;
             let dloss = grads.consume::<B>(&ops.node);
-            let scaled = |gradient: FloatTensor<B>| {
-                let factor = B::float_reshape(dloss.clone(), Shape::new([1, 1]));
-                let dtype = gradient.dtype();
-                B::float_mul(gradient, cast::<B>(factor, dtype))
-            };
             let [hidden_parent, head_parent] = ops.parents;
             if let Some(parent) = hidden_parent {
-                grads.register::<B>(parent.id, scaled(dhidden));
+                grads.register::<B>(parent.id, B::scale_gradient(dhidden, dloss.clone()));
             }
             if let Some(parent) = head_parent {
-                grads.register::<B>(parent.id, scaled(dhead));
+                grads.register::<B>(parent.id, B::scale_gradient(dhead, dloss));
             }
         }
     }

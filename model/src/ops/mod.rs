@@ -1,15 +1,17 @@
 //! The hot operations of the model, each behind a plain function.
 //!
 //! One extension trait, [`LlmOps`], holds them for Burn: a composed default body that runs on every
-//! backend, a hand-written backward, and later an override per backend. The rest of the crate calls the
-//! plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `attention`, `cross_entropy`, ...), so a new
+//! backend, a hand-written backward, and an override where a backend has a kernel of its own (`flex/` for the
+//! processor). The rest of the crate calls the plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `attention`, `cross_entropy`, ...), so a new
 //! Burn or a faster kernel touches this folder alone.
 //!
 //! Shapes: n rows (batch and time folded), b batch, t query time, s key time, h query heads, g key-value
 //! heads, d head width, c channels, f feed-forward width, v vocabulary. A name ends in its shape.
 
+mod adamw;
 pub mod attention;
 mod embedding;
+mod flex;
 mod linear;
 mod loss;
 mod norm;
@@ -17,15 +19,18 @@ mod rope;
 mod sums;
 mod swiglu;
 
+use attention::Visible;
 use burn::backend::{
-    Autodiff, Backend, Flex,
+    Autodiff, Backend,
     autodiff::checkpoint::strategy::CheckpointStrategy,
     backend_extension,
     tensor::{BoolTensor, FloatTensor, IntTensor},
 };
 
+pub use adamw::{AdamWStep, adamw_step};
 pub use attention::{AttentionMask, attention};
 pub use embedding::embedding;
+pub use flex::with_composed;
 pub use linear::linear;
 pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
 pub use norm::rms_norm;
@@ -43,6 +48,18 @@ pub trait LlmOps: Backend {
     fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>, weight_tracked: bool) -> FloatTensor<Self> {
         let _ = weight_tracked;
         linear::forward::<Self>(x, w)
+    }
+
+    /// dy_no, w_oi -> dx_ni.
+    #[fusion(default)]
+    fn linear_input_gradient(dy: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::input_gradient::<Self>(dy, w)
+    }
+
+    /// dy_no, x_ni -> dw_oi.
+    #[fusion(default)]
+    fn linear_weight_gradient(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        linear::weight_gradient::<Self>(dy, x)
     }
 
     /// x_nc, gain_c -> y_nc, normalized in f32.
@@ -85,7 +102,7 @@ pub trait LlmOps: Backend {
     }
 
     /// q_bhtd, k_bgsd, v_bgsd, hidden_xts (x is 1 or b; true = not visible) -> (out_bhtd, saved).
-    /// `masked` false means that `hidden` hides nothing and need not be read. What `saved` is belongs to
+    /// `visible` says the same as `hidden`, but for documents, without reading it. What `saved` is belongs to
     /// the implementation; it is given back to `attention_backward` (composed: the probabilities).
     #[fusion(default)]
     fn attention(
@@ -93,22 +110,27 @@ pub trait LlmOps: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         hidden: BoolTensor<Self>,
-        masked: bool,
+        visible: Visible,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        attention::forward::<Self>(q, k, v, hidden, masked, scale, f32::MIN)
+        attention::forward::<Self>(q, k, v, hidden, visible, scale, f32::MIN)
     }
 
-    /// The inputs of `attention`, what it saved, and dout_bhtd -> (dq, dk, dv).
+    /// The inputs of `attention`, its output, what it saved, and dout_bhtd -> (dq, dk, dv).
     #[fusion(default)]
+    #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
         saved: FloatTensor<Self>,
         dout: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+        visible: Visible,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = (out, hidden, visible);
         attention::backward::<Self>(q, k, v, saved, dout, scale)
     }
 
@@ -154,24 +176,44 @@ pub trait LlmOps: Backend {
         loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, options)
     }
 
+    /// gradient, factor (1) -> their product: what backward of an op with one number as its output does.
+    #[fusion(default)]
+    fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        loss::scaled::<Self>(gradient, factor)
+    }
+
     /// table_vc, ids_n -> rows_nc.
     #[fusion(default)]
     fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
         Self::float_select(table, 0, ids)
     }
-}
 
-impl LlmOps for Flex {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        hidden: BoolTensor<Self>,
-        masked: bool,
-        scale: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        // libm's exp returns at once for minus infinity and takes a slow path for any other underflow.
-        attention::forward::<Self>(q, k, v, hidden, masked, scale, f32::NEG_INFINITY)
+    /// table_vc (for its shape), ids_n, dy_nc -> dtable_vc.
+    #[fusion(default)]
+    fn embedding_gradient(
+        table: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        embedding::backward::<Self>(table, ids, dy)
+    }
+
+    /// x_n -> sum of squares (1), in a fixed order.
+    #[fusion(default)]
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        sums::squares::<Self>(x)
+    }
+
+    /// p_n, gradient_n, mean_n, square_n -> the new (p_n, mean_n, square_n).
+    #[fusion(default)]
+    fn adamw_step(
+        p: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        adamw::step::<Self>(p, gradient, mean, square, step)
     }
 }
 
@@ -200,10 +242,10 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         hidden: BoolTensor<Self>,
-        masked: bool,
+        visible: Visible,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        attention::tracked::<B, C>(q, k, v, hidden, masked, scale)
+        attention::tracked::<B, C>(q, k, v, hidden, visible, scale)
     }
 
     fn cross_entropy(

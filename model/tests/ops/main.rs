@@ -8,5 +8,6 @@ mod check;
 mod dtypes;
 mod gradients;
 mod hand;
+mod kernels;
 mod loss;
 mod sums;

@@ -1,6 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
 use burn::tensor::Tensor;
+use fornax_model::ops::{self, AdamWStep};
 
 /// Running means of a parameter's gradient and of its square, n elements each.
 #[derive(Debug, Clone)]
@@ -31,21 +32,20 @@ impl Moments {
     }
 }
 
-/// `p = decay p - lr (m / c1) / (sqrt(v / c2) + eps)` with the moments m and v moved on to this gradient, and
-/// c1, c2 their bias corrections. The arithmetic is torch.optim.AdamW's.
+/// `p = decay p - lr (m / c1) / (sqrt(v / c2) + eps)` with the moments m and v moved on to this gradient times
+/// `scale`, and c1, c2 their bias corrections. The arithmetic is torch.optim.AdamW's.
 pub(super) fn step(
     values_n: Tensor<1>,
     gradient_n: Tensor<1>,
+    scale: f64,
     moments: Moments,
     settings: Settings,
 ) -> (Tensor<1>, Moments) {
     let Settings { lr, beta1, beta2, eps, updates, decay } = settings;
-    let mean_n = moments.mean_n * beta1 + gradient_n.clone() * (1.0 - beta1);
-    let square_n = moments.square_n * beta2 + gradient_n.square() * (1.0 - beta2);
     let steps = updates as i32;
     let (correction1, correction2) = (1.0 - beta1.powi(steps), 1.0 - beta2.powi(steps));
-    let root_n = square_n.clone().sqrt() / correction2.sqrt() + eps;
-    let decayed_n = super::decayed(values_n, decay);
-    let values_n = decayed_n - mean_n.clone() / root_n * (lr / correction1);
+    let step = AdamWStep { gradient_scale: scale, lr, beta1, beta2, eps, decay, correction1, correction2 };
+    let [values_n, mean_n, square_n] =
+        ops::adamw_step(values_n, gradient_n, moments.mean_n, moments.square_n, step);
     (values_n, Moments { mean_n, square_n })
 }

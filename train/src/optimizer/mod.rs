@@ -24,6 +24,7 @@ enum Rule {
 
 /// What an update leaves for the next one of the same parameter.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "handles: one for each parameter, a few hundred in all")]
 enum State {
     AdamW(adamw::Moments),
     /// The momentum, n.
@@ -62,7 +63,15 @@ impl Optimizer {
     /// Applies one update to one parameter, by the rule of its group. `lr` is the schedule's rate of this
     /// step; Muon's follows it in proportion. Matrices are decayed, `p *= 1 - lr * weight_decay` with the
     /// rate of the group, before they move; biases and gains are not.
-    pub fn update(&mut self, name: &str, parameter: &mut ParameterMut<'_>, gradient_n: Tensor<1>, lr: f64) {
+    /// The gradient is `gradient_n` times `scale`.
+    pub fn update(
+        &mut self,
+        name: &str,
+        parameter: &mut ParameterMut<'_>,
+        gradient_n: Tensor<1>,
+        scale: f64,
+        lr: f64,
+    ) {
         let shape = parameter.shape();
         let rule = rule(self.recipe.kind, name, &shape);
         let state = self.states.remove(name).unwrap_or_else(|| State::new(rule, &gradient_n));
@@ -71,26 +80,32 @@ impl Optimizer {
             Rule::AdamW | Rule::Lion => lr,
         };
         let decay = if shape.len() > 1 { 1.0 - lr * self.recipe.weight_decay } else { 1.0 };
-        let values_n = parameter.flat();
-        let (values_n, state) = match (state, shape.as_slice()) {
-            (State::AdamW(moments), _) => {
-                let (values_n, moments) = adamw::step(values_n, gradient_n, moments, self.adamw(lr, decay));
-                (values_n, State::AdamW(moments))
-            }
-            (State::Lion(mean_n), _) => {
-                let (values_n, mean_n) = lion::step(values_n, gradient_n, mean_n, self.lion(lr, decay));
-                (values_n, State::Lion(mean_n))
-            }
-            (State::Muon(momentum_n), &[r, c]) => {
-                let settings = self.muon(lr, decay);
-                let (values_n, momentum_n) = muon::step(values_n, gradient_n, momentum_n, [r, c], settings);
-                (values_n, State::Muon(momentum_n))
-            }
-            // `rule` gives Muon to matrices alone.
-            (state @ State::Muon(_), _) => (values_n, state),
-        };
-        parameter.set_flat(values_n);
-        self.states.insert(name.to_string(), state);
+        let mut moved_on = None;
+        parameter.update_flat(|values_n| {
+            let (values_n, state) = match (state, shape.as_slice()) {
+                (State::AdamW(moments), _) => {
+                    let settings = self.adamw(lr, decay);
+                    let (values_n, moments) = adamw::step(values_n, gradient_n, scale, moments, settings);
+                    (values_n, State::AdamW(moments))
+                }
+                (State::Lion(mean_n), _) => {
+                    let (values_n, mean_n) =
+                        lion::step(values_n, gradient_n * scale, mean_n, self.lion(lr, decay));
+                    (values_n, State::Lion(mean_n))
+                }
+                (State::Muon(momentum_n), &[r, c]) => {
+                    let settings = self.muon(lr, decay);
+                    let (values_n, momentum_n) =
+                        muon::step(values_n, gradient_n * scale, momentum_n, [r, c], settings);
+                    (values_n, State::Muon(momentum_n))
+                }
+                // `rule` gives Muon to matrices alone.
+                (state @ State::Muon(_), _) => (values_n, state),
+            };
+            moved_on = Some(state);
+            values_n
+        });
+        self.states.extend(moved_on.map(|state| (name.to_string(), state)));
     }
 
     /// Peak rate of a group.

@@ -35,14 +35,19 @@ const TRAIN: &[&str] = &[
     "--target-loss",
     "--device",
     "--json",
+    "--tui",
     "--help",
 ];
 
 /// Every command, words of a group included, with its flags in order.
 const COMMANDS: &[(&str, &[&str])] = &[
-    ("quickstart", &["--run", "--set", "--device", "--help"]),
+    ("quickstart", &["--run", "--set", "--device", "--tui", "--help"]),
     ("train", TRAIN),
     ("pretrain", TRAIN),
+    (
+        "monitor",
+        &["--replay", "--speed", "--follow", "--json", "--png", "--size", "--tensorboard", "--ascii", "--help"],
+    ),
     (
         "generate",
         &[

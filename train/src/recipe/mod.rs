@@ -341,11 +341,13 @@ impl Default for CheckpointRecipe {
 pub struct LogRecipe {
     /// Steps between step events.
     pub every: u64,
+    /// Also write the numbers as TensorBoard event files, in `tensorboard/` of the run folder.
+    pub tensorboard: bool,
 }
 
 impl Default for LogRecipe {
     fn default() -> Self {
-        LogRecipe { every: 1 }
+        LogRecipe { every: 1, tensorboard: false }
     }
 }
 

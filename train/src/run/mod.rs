@@ -22,7 +22,7 @@ use fornax_model::device::DeviceName;
 use fornax_model::weights::TensorFile;
 
 use crate::checkpoint::{self, Best, Checkpoint};
-use crate::control::{Control, Ending, Signal};
+use crate::control::{Control, Ending, LrFactor, Signal};
 use crate::error::TrainError;
 use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
@@ -30,6 +30,7 @@ use crate::loss_scale::LossScale;
 use crate::optimizer::Optimizer;
 use crate::recipe::{Precision, TrainRecipe, compare_for_resume};
 use crate::setup::{self, Inputs, Preparing};
+use crate::tensorboard::{self, Tensorboard};
 
 /// The resolved recipe inside a run folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -39,8 +40,14 @@ pub const EVENTS_FILE: &str = "events.jsonl";
 pub const MODEL_FOLDER: &str = "model";
 
 /// What a run makes in its folder besides the recipe; without a recipe, none of it may be there.
-const OWN_NAMES: [&str; 5] =
-    [setup::TOKENIZER_FOLDER, setup::DATA_FOLDER, checkpoint::FOLDER, MODEL_FOLDER, EVENTS_FILE];
+const OWN_NAMES: [&str; 6] = [
+    setup::TOKENIZER_FOLDER,
+    setup::DATA_FOLDER,
+    checkpoint::FOLDER,
+    MODEL_FOLDER,
+    EVENTS_FILE,
+    tensorboard::FOLDER,
+];
 
 /// Where a run happens and who listens.
 pub struct Surroundings {
@@ -116,6 +123,7 @@ pub struct Run {
     cursor: Cursor,
     step: u64,
     tokens_seen: u64,
+    lr_factor: LrFactor,
     best: Option<Best>,
     validated: Option<(u64, f64)>,
     saved: Option<u64>,
@@ -123,6 +131,8 @@ pub struct Run {
     log: EventLog,
     /// Events that the disk refused, in order; written before any later one.
     unlogged: VecDeque<TrainEvent>,
+    /// Event files, where the recipe asks for them and their disk takes them.
+    tensorboard: Option<Tensorboard>,
     matmul_rate: Option<f64>,
     /// Held until the run is dropped.
     lock: Option<FolderLock>,
@@ -258,11 +268,17 @@ impl Run {
         let shape = decoder.config().to_hf_json();
         write_atomic_bytes(fs, &checkpoints.join("config.json"), shape.as_bytes())?;
         let log_path = folder.join(EVENTS_FILE);
-        match from {
-            Some(checkpoint) => drop(cut_to_step(fs, &log_path, checkpoint.state().step)?),
+        let done = from.map(|checkpoint| checkpoint.state().step);
+        let logged_factor = match done {
+            Some(step) => cut_to_step(fs, &log_path, step)?.lr_factor,
             // Killed before its opening checkpoint: nothing of it counts.
-            None => cut_everything(fs, &log_path)?,
-        }
+            None => cut_everything(fs, &log_path).map(|()| None)?,
+        };
+        let tensorboard = match recipe.log.tensorboard {
+            true => Some(Tensorboard::open(Arc::clone(&around.fs), &folder.join(tensorboard::FOLDER), done)?),
+            false => None,
+        };
+        let lr_factor = from.map(|checkpoint| checkpoint.state().lr_factor).unwrap_or_default();
         let log = EventLog::open(Arc::clone(&around.fs), &log_path)?;
         Control::new(folder, around.signal.clone()).discard_stale(fs)?;
         let mut run = Run {
@@ -276,12 +292,14 @@ impl Run {
             cursor: Cursor::default(),
             step: 0,
             tokens_seen: 0,
+            lr_factor,
             best: None,
             validated: None,
             saved: None,
             failed_saves: 0,
             log,
             unlogged: VecDeque::new(),
+            tensorboard,
             matmul_rate: None,
             decoder: decoder.trainable(true),
             around,
@@ -290,6 +308,10 @@ impl Run {
         };
         for message in warnings {
             run.emit(TrainEvent::Warning { step: 0, message })?;
+        }
+        // The checkpoint of a step may have been saved before or after the command of that step was logged.
+        if logged_factor.unwrap_or(1.0) != lr_factor.get() {
+            run.emit(TrainEvent::LrFactor { step: done.unwrap_or(0), factor: lr_factor.get() })?;
         }
         Ok(run)
     }
@@ -365,6 +387,11 @@ impl Run {
         let was_behind = !self.unlogged.is_empty();
         self.unlogged.push_back(event.clone());
         let written = self.write_log();
+        if let Some(Err(error)) = self.tensorboard.as_mut().map(|file| file.write(&event)) {
+            self.tensorboard = None;
+            let message = format!("no more TensorBoard events: {}", sentence(&error.into()));
+            self.emit(TrainEvent::Warning { step: self.step, message })?;
+        }
         self.tell(event);
         match written {
             Err(error) if !was_behind => {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::buffer::unset;
 use super::parallel::{self, Shared};
-use super::product::Matrix;
+use super::product::{Matrix, Target};
 use super::simd::{Simd, kernel, load_at, store_at};
 
 /// Rows of one task at most: with `DEPTH`, 192 KiB of the left operand in the second-level cache.
@@ -66,24 +66,9 @@ unsafe fn multiply_packed(
         // SAFETY: the rows of c are this task's alone; every panel is packed and no longer written.
         unsafe {
             let panels = std::slice::from_raw_parts(packed.at(0), panels * width * k);
-            multiply_block(c.row(first * c_stride), a.at(first, 0), panels, block);
+            multiply_block(c.at(first * c_stride), a.at(first, 0), panels, block);
         }
     });
-}
-
-/// Where the result goes.
-#[derive(Clone, Copy)]
-struct Target(*mut f32);
-
-// SAFETY: tasks write disjoint rows.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    fn row(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
 }
 
 /// One task's part of a product.

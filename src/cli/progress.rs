@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use fornax_data::dataset::PrepareProgress;
 use fornax_data::hub::HubProgress;
 use fornax_train::events::TrainEvent;
-pub(crate) use fornax_train::plain::grouped;
-use fornax_train::plain::sentence;
+use fornax_train::plain::{grouped, sentence};
 use fornax_train::setup::Preparing;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -16,6 +16,7 @@ use fornax_train::control::{Ending, Signal};
 use fornax_train::depth::derive;
 use fornax_train::events::TrainEvent;
 use fornax_train::overfit::Limits;
+use fornax_train::plain::grouped;
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::{Outcome, Run, Surroundings};
 use fornax_train::step::next_token_with_z;
@@ -215,7 +216,7 @@ fn say_sources(run: &Run) -> Result<(), Failure> {
             "source {}: {:.2} % of the tokens, {} tokens, {:.2} epochs\n",
             source.name,
             source.share * 100.0,
-            progress::grouped(source.tokens),
+            grouped(source.tokens),
             source.passes
         ));
     }

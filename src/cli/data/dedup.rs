@@ -7,12 +7,13 @@ use fornax_base::exit::Exit;
 use fornax_base::files::{RealFs, remove_stale_temps};
 use fornax_data::dedup::{Bands, Cluster, NearOptions, find_duplicates, write_kept};
 use fornax_data::intake::{Intake, IntakeReport};
+use fornax_train::plain::grouped;
 use serde::Serialize;
 
 use super::arguments::{CleanArguments, source};
 use super::data_failure;
 use super::report::{intake_lines, percent, print_json};
-use crate::cli::progress::{self, grouped};
+use crate::cli::progress;
 use crate::cli::report::{Failure, print, say};
 
 /// Write a text without its exact and near duplicates

@@ -11,13 +11,14 @@ use fornax_data::dataset::PrepareOptions;
 use fornax_data::intake::IntakeReport;
 use fornax_data::mixture::{PreparedPart, Text, prepare_texts};
 use fornax_data::{DataError, Tokenizer};
+use fornax_train::plain::grouped;
 use fornax_train::setup::Preparing;
 use serde::Serialize;
 
 use super::arguments::{AgainstArguments, CleanArguments, source};
 use super::data_failure;
 use super::report::{intake_lines, print_json};
-use crate::cli::progress::{self, grouped};
+use crate::cli::progress;
 use crate::cli::report::{Failure, print, say};
 
 /// Encode text into the token shards that training reads

@@ -5,8 +5,8 @@ use fornax_data::contamination::OverlapExample;
 use fornax_data::intake::{DropExample, IntakeReport};
 use serde::Serialize;
 
-use crate::cli::progress::grouped;
 use crate::cli::report::{Failure, print};
+use fornax_train::plain::grouped;
 
 /// Prints one JSON object on a line.
 pub(super) fn print_json(report: &impl Serialize) -> Result<(), Failure> {

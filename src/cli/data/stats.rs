@@ -8,12 +8,13 @@ use fornax_data::Tokenizer;
 use fornax_data::intake::{Intake, IntakeReport};
 use fornax_data::mixture::{self, Mixture};
 use fornax_data::statistics::{Lengths, Statistics, measure, measure_dataset};
+use fornax_train::plain::grouped;
 use serde::Serialize;
 
 use super::arguments::{AgainstArguments, CleanArguments, source};
 use super::data_failure;
 use super::report::{intake_lines, percent, print_json};
-use crate::cli::progress::{self, grouped};
+use crate::cli::progress;
 use crate::cli::report::{Failure, print};
 
 /// Measure a text or a prepared dataset: lengths, words, tokens, duplicates

@@ -23,12 +23,30 @@ static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     run_folder
 });
 
-const COMMANDS: [(&str, &[&str]); 5] = [
-    ("quickstart", &["--run", "--set", "--device", "--help"]),
-    ("train", &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"]),
+const TRAIN: &[&str] = &[
+    "--depth",
+    "--run",
+    "--resume",
+    "--step",
+    "--set",
+    "--precision",
+    "--check",
+    "--overfit-one-batch",
+    "--target-loss",
+    "--device",
+    "--json",
+    "--tui",
+    "--help",
+];
+
+/// Every command, words of a group included, with its flags in order.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("quickstart", &["--run", "--set", "--device", "--tui", "--help"]),
+    ("train", TRAIN),
+    ("pretrain", TRAIN),
     (
-        "pretrain",
-        &["--run", "--resume", "--step", "--set", "--precision", "--check", "--device", "--json", "--help"],
+        "monitor",
+        &["--replay", "--speed", "--follow", "--json", "--png", "--size", "--tensorboard", "--ascii", "--help"],
     ),
     (
         "generate",
@@ -49,28 +67,200 @@ const COMMANDS: [(&str, &[&str]); 5] = [
             "--help",
         ],
     ),
+    ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
+    ("learn", &["--help"]),
+    ("learn list", &["--dir", "--json", "--help"]),
+    ("learn show", &["--hint", "--solution", "--dir", "--help"]),
+    ("learn check", &["--solution", "--start", "--dir", "--json", "--help"]),
+    ("learn reset", &["--dir", "--help"]),
+    ("bench", &["--help"]),
+    (
+        "bench train",
+        &[
+            "--workload",
+            "--seconds",
+            "--steps",
+            "--warmup",
+            "--threads",
+            "--precision",
+            "--batch",
+            "--context",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench generate",
+        &[
+            "--model",
+            "--workload",
+            "--prompt-tokens",
+            "--new-tokens",
+            "--runs",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench ops",
+        &[
+            "--op",
+            "--workload",
+            "--batch",
+            "--context",
+            "--seconds",
+            "--check-tokens",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench parity",
+        &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
+    ),
+    ("data", &["--help"]),
+    (
+        "data prepare",
+        &[
+            "--mix",
+            "--tokenizer",
+            "--out",
+            "--text-field",
+            "--validation-fraction",
+            "--shard-tokens",
+            "--seed",
+            "--json",
+            "--help",
+            "--against",
+            "--against-ngram",
+            "--drop",
+            "--gopher",
+            "--c4-lines",
+            "--repetition",
+            "--min-chars",
+            "--max-chars",
+            "--min-words",
+            "--max-words",
+            "--min-mean-word",
+            "--max-mean-word",
+            "--max-symbols",
+            "--min-alphabetic",
+            "--max-bullets",
+            "--max-ellipses",
+            "--max-control",
+            "--nfc",
+            "--strip-control",
+            "--replace-invalid",
+            "--skip-bad-rows",
+            "--examples",
+        ],
+    ),
+    (
+        "data stats",
+        &[
+            "--tokenizer",
+            "--text-field",
+            "--json",
+            "--help",
+            "--against",
+            "--against-ngram",
+            "--gopher",
+            "--c4-lines",
+            "--repetition",
+            "--min-chars",
+            "--max-chars",
+            "--min-words",
+            "--max-words",
+            "--min-mean-word",
+            "--max-mean-word",
+            "--max-symbols",
+            "--min-alphabetic",
+            "--max-bullets",
+            "--max-ellipses",
+            "--max-control",
+            "--nfc",
+            "--strip-control",
+            "--replace-invalid",
+            "--skip-bad-rows",
+            "--examples",
+        ],
+    ),
+    (
+        "data dedup",
+        &[
+            "--out",
+            "--text-field",
+            "--near",
+            "--threshold",
+            "--permutations",
+            "--ngram",
+            "--json",
+            "--help",
+            "--gopher",
+            "--c4-lines",
+            "--repetition",
+            "--min-chars",
+            "--max-chars",
+            "--min-words",
+            "--max-words",
+            "--min-mean-word",
+            "--max-mean-word",
+            "--max-symbols",
+            "--min-alphabetic",
+            "--max-bullets",
+            "--max-ellipses",
+            "--max-control",
+            "--nfc",
+            "--strip-control",
+            "--replace-invalid",
+            "--skip-bad-rows",
+            "--examples",
+        ],
+    ),
+    (
+        "data train-tokenizer",
+        &["--vocab-size", "--out", "--kind", "--special", "--limit", "--text-field", "--json", "--help"],
+    ),
+    ("data inspect", &["--text", "--file", "--rows", "--context", "--tokenizer", "--ids", "--json", "--help"]),
+    ("data compare-tokenizers", &["--file", "--json", "--help"]),
     ("doctor", &["--json", "--help"]),
 ];
+
+/// `fornax COMMAND --help`.
+fn help_of(command: &str) -> Command {
+    fornax(command.split(' ').chain(["--help"]))
+}
 
 /// The flags a help text lists, in its order.
 fn flags(help: &str) -> Vec<&str> {
     let options = help.split_once("Options:").expect("a list of options").1;
     let starts = options.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    starts.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--"))).collect()
+    starts.filter_map(|line| line.split([' ', ',', '[']).find(|word| word.starts_with("--"))).collect()
 }
 
 #[test]
 fn every_help_lists_its_flags_and_explains_each() {
     let all = run(&mut fornax(["--help"])).exits(0).stdout;
-    for (command, expected) in COMMANDS {
-        let help = run(&mut fornax([command, "--help"])).exits(0);
+    for &(command, expected) in COMMANDS {
+        let help = run(&mut help_of(command)).exits(0);
         assert_eq!(help.stderr, "");
         assert_eq!(flags(&help.stdout), expected, "{command}");
         for line in help.stdout.lines().filter(|line| line.trim_start().starts_with("--")) {
             let explained = line.trim_start().split("  ").any(|part| part.contains(' ') && !part.starts_with('-'));
             assert!(explained, "{command}: {line}");
         }
-        assert!(command == "pretrain" || all.contains(&format!("  {command} ")), "{command} is not in {all}");
+        let (within, word) = match command.split_once(' ') {
+            Some((group, word)) => (run(&mut help_of(group)).exits(0).stdout, word),
+            None => (all.clone(), command),
+        };
+        assert!(word == "pretrain" || within.contains(&format!("  {word} ")), "{command} is not in {within}");
     }
     assert_eq!(flags(&all), ["--help", "--version"]);
 }
@@ -104,6 +294,44 @@ fn doctor_speaks_to_people_and_to_programs() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["devices"][0]["name"], "cpu", "{json}");
     assert_eq!(json.lines().count(), 1);
+}
+
+#[test]
+fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/contract.md")).unwrap();
+    let small = ["--workload", "nano", "--batch", "1", "--context", "8", "--json"];
+    let train = ["bench", "train", "--steps", "2", "--warmup", "1"];
+    let ops = ["bench", "ops", "--seconds", "0", "--op", "swiglu"];
+    let generate =
+        ["bench", "generate", "--workload", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"];
+    let parity = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--json"];
+    for arguments in [[&train[..], &small].concat(), [&ops[..], &small].concat(), generate.into(), parity.into()] {
+        let ran = run(fornax(&arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(0);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        for field in report.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{field}`")), "the contract does not name {field} of {arguments:?}");
+        }
+    }
+    let several = run(&mut fornax([&train[..], &small[2..], &["--workload", "nano,small"]].concat())).exits(0);
+    let names: Vec<String> = several.stdout.lines().map(|line| line[..60].to_owned()).collect();
+    assert!(names.len() == 2 && names[0].contains("nano") && names[1].contains("small"), "{names:?}");
+    let off = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--tolerance", "0"];
+    run(fornax(off).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(5).says(&["1 of 1 models", "llama3"]);
+    for (arguments, words) in [
+        (&["bench", "train", "--workload", "tiny"][..], &["`tiny`", "nano, small, story, gpt2"][..]),
+        (&["bench", "train", "--workload", "nano", "--batch", "0"], &["the batch is 0"]),
+        (&["bench", "train", "--workload", "nano,small", "--context", "0"], &["the context is 0"]),
+        (&["bench", "train", "--steps", "1", "--seconds", "1"], &["cannot be used with"]),
+        (&["bench", "train", "--seconds", "-1"], &["--seconds", "0 to 86400"]),
+        (&["bench", "parity", "--fixtures", "docs", "--tolerance", "-1"], &["--tolerance", "0 or more"]),
+        (&["bench", "ops", "--op", "matmul"], &["`matmul`", "linear, rms_norm"]),
+        (&["bench", "generate"], &["--model"]),
+        (&["bench", "generate", "--workload", "nano", "--new-tokens", "1"], &["the number of new tokens is 1"]),
+        (&["bench", "parity", "--fixtures", "docs"], &["`docs`", "expected.safetensors"]),
+        (&["bench", "parity", "--fixtures", "absent"], &["`absent`"]),
+    ] {
+        run(fornax(arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).refuses(words);
+    }
 }
 
 #[test]
@@ -227,7 +455,8 @@ fn writers(folder: &Path) -> Vec<Command> {
     let mut json = generate(&RUN, &prompt);
     json.arg("--json");
     let plain = ["doctor", "--help", "--version"].map(|argument| fornax([argument]));
-    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"])]
+    let page = fornax(["learn", "show", "3"]);
+    [check, generate(&RUN, &prompt), json, fornax(["doctor", "--json"]), fornax(["train", "--help"]), page]
         .into_iter()
         .chain(plain)
         .collect()
@@ -314,8 +543,8 @@ fn json_of_a_training_is_the_events_line_by_line() {
 #[test]
 fn narrow_terminals_and_no_color() {
     for columns in [1, 20, 200] {
-        for (command, _) in COMMANDS {
-            let mut help = fornax([command, "--help"]);
+        for &(command, _) in COMMANDS {
+            let mut help = help_of(command);
             run(help.env("COLUMNS", columns.to_string())).exits(0);
             let (status, text) = on_terminal(help.env("NO_COLOR", "1"), columns);
             assert!(status.success() && text.contains("--help"), "{command} in {columns} columns: {text}");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const CRATES: [&str; 5] = ["base", "model", "data", "infer", "train"];
+const CRATES: [&str; 6] = ["base", "model", "data", "infer", "train", "eval"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -192,13 +192,24 @@ fn all_in_backticks(page: &str, names: impl IntoIterator<Item = String>) {
 fn every_recipe_key_is_explained() {
     let source = text("train/src/recipe/mod.rs") + &text("train/src/recipe/optimizer.rs");
     let mut keys = 0;
-    for section in
-        ["Model", "Tokenizer", "Data", "Steps", "Optimizer", "Schedule", "Eval", "Checkpoint", "Log", "Train"]
-    {
+    for section in [
+        "Model",
+        "Tokenizer",
+        "Data",
+        "Mixture",
+        "Steps",
+        "Optimizer",
+        "Schedule",
+        "Eval",
+        "Checkpoint",
+        "Log",
+        "Train",
+    ] {
         let fields = fields(&source, &format!("pub struct {section}Recipe {{"), "    ");
         keys += fields.len();
         let name = match section {
             "Steps" => "train".to_owned(),
+            "Mixture" => "data.mixture".to_owned(),
             other => other.to_lowercase(),
         };
         let dotted = |field: String| format!("{name}.{field}");
@@ -220,7 +231,7 @@ fn every_event_and_its_fields_are_explained() {
     let body = source[source.find("pub enum TrainEvent {").unwrap()..].lines().take_while(|line| *line != "}");
     let events = body.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {")).map(snake_case);
     let events: Vec<String> = events.collect();
-    assert!(events.len() == 10, "{events:?}");
+    assert!(events.len() == 11, "{events:?}");
     all_in_backticks("docs/guide/train.md", events);
 }
 
@@ -283,12 +294,13 @@ fn every_direct_dependency_has_its_line() {
 
 #[test]
 fn crates_use_what_their_arrows_allow_and_nothing_else() {
-    let arrows: [(&str, &[&str]); 5] = [
+    let arrows: [(&str, &[&str]); 6] = [
         ("base", &[]),
         ("model", &["base"]),
         ("data", &["base"]),
         ("infer", &["base", "data", "model"]),
         ("train", &["base", "data", "infer", "model"]),
+        ("eval", &["base", "data", "infer", "model", "train"]),
     ];
     for (name, allowed) in arrows {
         let used = dependencies(&text(&format!("{name}/Cargo.toml")), &["[dependencies]"]);

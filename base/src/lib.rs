@@ -3,6 +3,7 @@
 
 pub mod exit;
 pub mod files;
+pub mod gguf;
 pub mod lock;
 #[expect(unsafe_code, reason = "a memory map cannot be had without")]
 pub mod mmap;

@@ -1,6 +1,7 @@
 //! For tests only, here and in every crate that writes files: a file system whose k-th operation fails, and one that
 //! forgets what was not synced.
 
+pub mod gguf;
 mod lossy;
 
 use std::io::{self, Write};

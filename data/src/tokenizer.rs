@@ -4,10 +4,14 @@
 //! tokens, limits on what is loaded, how many bytes of text each id stands for, and errors instead of silence. Truncation
 //! and padding stored in a `tokenizer.json` are not applied, as transformers does not apply them unless asked.
 
-mod byte_lengths;
 mod characters;
+pub mod compare;
+mod gguf;
+mod guard;
+mod json;
 mod merges;
 mod settings;
+mod spelling;
 mod train;
 
 use std::collections::HashMap;
@@ -17,16 +21,22 @@ use std::path::{Path, PathBuf};
 use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, write_atomic_bytes};
 
 use self::characters::CharacterTable;
+pub use self::guard::catches_panics;
+use self::guard::guarded;
 use self::settings::{SideFiles, SpecialIds};
+use self::spelling::Spelling;
 pub use self::train::TrainProgress;
-pub(crate) use self::train::take_chunk;
 use crate::digest;
 use crate::error::DataError;
 
 /// Name of the file that holds a tokenizer in a model folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
-/// A `tokenizer.json` longer than this is refused.
-pub const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
+/// A `tokenizer.json` longer than this is refused: twice the largest known, Gemma 3's.
+pub const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// More tokens than this are refused; the largest known vocabulary has 262,144.
+const MAX_TOKENS: usize = 1 << 19;
+/// More merges than this are refused; the vocabulary of 262,144 tokens has 514,906.
+const MAX_MERGES: usize = 1 << 19;
 /// What separates documents in text files, and the end-of-document token of tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
@@ -38,6 +48,9 @@ pub struct Tokenizer {
     json: Vec<u8>,
     side_files: SideFiles,
     special: SpecialIds,
+    spelling: Spelling,
+    /// Tokens that are found in text before all else: what is written, and whether decoding may leave it out.
+    added: HashMap<u32, (String, bool)>,
     /// For each id, the bytes it adds to text.
     byte_lengths: Vec<u32>,
     /// For a vocabulary of bare characters, which the library would drop silently when unknown.
@@ -47,12 +60,15 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Loads a `tokenizer.json`, or the one in a model folder, with `tokenizer_config.json` and
     /// `special_tokens_map.json` beside it where they exist. Without them the end-of-text token is looked for among
-    /// the special tokens by its usual names.
+    /// the special tokens by its usual names. A `.gguf` file gives its vocabulary, which is kept as `tokenizer.json`.
     ///
     /// # Errors
-    /// When a file cannot be read, is beyond 512 MiB, or is not a tokenizer this build can use exactly.
+    /// When a file cannot be read, is beyond 64 MiB, or is not a tokenizer this build can use exactly.
     pub fn load(path: &Path) -> Result<Tokenizer, DataError> {
         let file = if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() };
+        if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            return gguf::load(&file);
+        }
         let json = read_limited(&file, MAX_TOKENIZER_BYTES)?;
         let side_files = SideFiles::load(file.parent().unwrap_or(Path::new("")))?;
         Tokenizer::from_parts(json, side_files, &file)
@@ -69,16 +85,23 @@ impl Tokenizer {
     /// The single way a [`Tokenizer`] comes to be, so that a trained one equals itself loaded again.
     fn from_parts(json: Vec<u8>, side_files: SideFiles, path: &Path) -> Result<Tokenizer, DataError> {
         let unusable = |reason: String| DataError::Tokenizer { path: path.to_owned(), reason };
-        let shape = settings::Shape::read(&json).map_err(unusable)?;
-        let mut inner = parse(&json).map_err(unusable)?;
+        guarded(|| Tokenizer::build(json, side_files)).and_then(|built| built).map_err(unusable)
+    }
+
+    fn build(json: Vec<u8>, side_files: SideFiles) -> Result<Tokenizer, String> {
+        let shape = settings::Shape::read(&json)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
         // Stored by training scripts that tokenized fixed-length rows; they would cut text silently.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
         let vocab = inner.get_vocab(true);
-        let byte_lengths = byte_lengths::of(&inner, &vocab).map_err(unusable)?;
+        let spelling = Spelling::of(&inner)?;
+        let added = inner.get_added_tokens_decoder();
+        let added = added.into_iter().map(|(id, token)| (id, (token.content, token.special))).collect();
+        let byte_lengths = spelling.lengths(&added, &vocab)?;
         let characters = shape.is_characters().then(|| CharacterTable::new(&vocab)).flatten();
         let special = SpecialIds::new(&inner, &side_files);
-        Ok(Tokenizer { inner, json, side_files, special, byte_lengths, characters })
+        Ok(Tokenizer { inner, json, side_files, special, spelling, added, byte_lengths, characters })
     }
 
     /// Token ids of `text`. With `add_special`, what the tokenizer puts around a text (such as a beginning-of-text
@@ -91,9 +114,9 @@ impl Tokenizer {
         let mut ids = match &self.characters {
             Some(table) => table.encode(text)?,
             None => {
-                let encoding = self.inner.encode_fast(text, add_special);
-                let encoding =
-                    encoding.map_err(|error| DataError::Coding { action: "encode", reason: error.to_string() })?;
+                let encoded = guarded(|| self.inner.encode_fast(text, add_special));
+                let encoding = encoded.and_then(|encoding| encoding.map_err(|error| error.to_string()));
+                let encoding = encoding.map_err(|reason| DataError::Coding { action: "encode", reason })?;
                 encoding.get_ids().to_vec()
             }
         };
@@ -109,8 +132,9 @@ impl Tokenizer {
     /// # Errors
     /// What the library reports.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
-        let text = self.inner.decode(ids, skip_special);
-        text.map_err(|error| DataError::Coding { action: "decode", reason: error.to_string() })
+        let decoded = guarded(|| self.inner.decode(ids, skip_special));
+        let text = decoded.and_then(|text| text.map_err(|error| error.to_string()));
+        text.map_err(|reason| DataError::Coding { action: "decode", reason })
     }
 
     /// Highest id + 1: the rows an embedding needs.
@@ -152,6 +176,20 @@ impl Tokenizer {
     /// A SentencePiece tokenizer's space before the text counts, although decoding strips it.
     pub fn token_bytes(&self, id: u32) -> usize {
         self.byte_lengths.get(id as usize).map_or(0, |length| *length as usize)
+    }
+
+    /// The bytes that this id stands for in a text, which need not be whole characters; a special token as it is
+    /// written. Nothing for ids without a token.
+    pub fn spelled(&self, id: u32) -> Vec<u8> {
+        match self.added.get(&id) {
+            Some((content, _)) => content.clone().into_bytes(),
+            None => self.token(id).map(|token| self.spelling.bytes(&token)).unwrap_or_default(),
+        }
+    }
+
+    /// Whether this id is a special token, which decoding may leave out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.added.get(&id).is_some_and(|(_, special)| *special)
     }
 
     /// SHA-256 of `tokenizer.json` in hexadecimal.
@@ -197,17 +235,6 @@ impl fmt::Debug for Tokenizer {
             .field("vocab_size", &self.vocab_size())
             .field("fingerprint", &fingerprint)
             .finish()
-    }
-}
-
-/// Runs the library's parser. It indexes and unwraps in places that a hostile file reaches, so a panic there is turned
-/// into an error of the file.
-fn parse(json: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
-    match parsed {
-        Ok(Ok(tokenizer)) => Ok(tokenizer),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the tokenizers library failed on its contents".to_owned()),
     }
 }
 

@@ -140,7 +140,7 @@ pub fn generate(
     Ok(Report { finish, prompt_tokens: prompt.len(), generated_tokens, prefill, decode })
 }
 
-fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {
+pub(crate) fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {
     let (context, vocab_size) = (decoder.config().context, decoder.config().vocab_size);
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod detokenize;
+pub mod explain;
 pub mod generate;
 pub mod sampler;

@@ -10,6 +10,7 @@ use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask};
 use crate::parameters::Visit;
 use crate::projection::Projection;
+use crate::trace::Trace;
 
 /// Attention of one layer.
 #[derive(Debug, Clone)]
@@ -27,6 +28,7 @@ pub struct Attention {
 }
 
 /// What all layers of one forward pass share.
+#[derive(Debug)]
 pub(crate) struct Shared<'a> {
     pub(crate) rows: usize,
     pub(crate) cos_btk: Tensor<3>,
@@ -34,6 +36,28 @@ pub(crate) struct Shared<'a> {
     /// One mask for each distinct window, with that window.
     pub(crate) masks: Vec<(Option<usize>, AttentionMask)>,
     pub(crate) cache: Option<&'a mut KvCache>,
+    pub(crate) trace: Option<&'a mut Trace>,
+}
+
+impl Shared<'_> {
+    /// The same for running a block again: without a cache, which it would fill twice, and without a trace.
+    pub(crate) fn for_rerun(&self) -> Shared<'static> {
+        Shared {
+            rows: self.rows,
+            cos_btk: self.cos_btk.clone(),
+            sin_btk: self.sin_btk.clone(),
+            masks: self.masks.clone(),
+            cache: None,
+            trace: None,
+        }
+    }
+
+    /// Shows the residual stream to the trace, where there is one.
+    pub(crate) fn show(&mut self, x_nc: &Tensor<2>) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            trace.residual(x_nc);
+        }
+    }
 }
 
 impl Attention {
@@ -57,6 +81,9 @@ impl Attention {
         let mask = shared.masks.iter().find(|(w, _)| *w == window).map(|(_, mask)| mask);
         let mask = mask.expect("the decoder builds a mask for every window of its configuration");
         let scale = 1.0 / (self.head_dim as f32).sqrt();
+        if let Some(trace) = shared.trace.as_deref_mut() {
+            trace.attention(&q_bhtd, &k_bgsd, mask, scale);
+        }
         let out_bhtd = ops::attention(q_bhtd, k_bgsd, v_bgsd, mask, scale);
         let [b, h, t, d] = out_bhtd.dims();
         self.output.forward(out_bhtd.swap_dims(1, 2).reshape([b * t, h * d]))

@@ -2,7 +2,9 @@
 //!
 //! Shapes: b batch, t time, n rows (b * t), c channels, v vocabulary.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
 
 use crate::attention::{Attention, Shared};
@@ -14,7 +16,9 @@ use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask};
 use crate::parameters::{ParameterMut, Visit};
 use crate::projection::Projection;
+use crate::recompute::Waiting;
 use crate::rope::Rope;
+use crate::trace::Trace;
 
 /// A decoder-only language model.
 #[derive(Debug, Clone)]
@@ -28,11 +32,13 @@ pub struct Decoder {
     rope: Rope,
     /// Dtype of the matrix products; parameters and the residual stream keep their own.
     compute: DType,
+    /// Blocks to run again in [`Decoder::backward`]; `None` keeps every activation instead.
+    waiting: Option<Waiting>,
 }
 
 /// One layer: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Debug, Clone)]
-struct Block {
+pub(crate) struct Block {
     attention_norm: RmsNorm,
     attention: Attention,
     mlp_norm: RmsNorm,
@@ -88,7 +94,7 @@ impl Decoder {
             false => Some(parts.projection("lm_head", config.vocab_size, config.width, false)?),
         };
         let rope = Rope::new(config, device);
-        Ok(Self { config: config.clone(), embedding_vc, blocks, norm, head, rope, compute: dtype })
+        Ok(Self { config: config.clone(), embedding_vc, blocks, norm, head, rope, compute: dtype, waiting: None })
     }
 
     /// The configuration.
@@ -111,6 +117,20 @@ impl Decoder {
         self.compute = dtype;
     }
 
+    /// Activation checkpointing by block (Chen et al. 2016, arXiv:1604.06174): a forward pass with gradients
+    /// keeps the input of each block, and [`Decoder::backward`] runs the blocks again. Less memory, the same
+    /// gradients to the bit, and the forward of all blocks twice.
+    pub fn set_activation_checkpointing(&mut self, on: bool) {
+        self.waiting = on.then(Waiting::default);
+    }
+
+    /// This decoder for one forward and backward pass: blocks that wait for a backward which never comes are
+    /// forgotten with it. Handles only: nothing is copied.
+    #[must_use]
+    pub fn for_one_pass(&self) -> Self {
+        Self { waiting: self.waiting.as_ref().map(|_| Waiting::default()), ..self.clone() }
+    }
+
     /// tokens_bt -> hidden_btc, after the last normalization, in the compute dtype.
     ///
     /// With a cache the tokens follow those it holds, and it holds them afterwards. Token ids must be below
@@ -119,15 +139,39 @@ impl Decoder {
     /// # Panics
     /// Panics when the cache has no room, or when documents are given together with a filled cache.
     pub fn forward(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, cache: Option<&mut KvCache>) -> Tensor<3> {
+        self.observed(tokens_bt, layout, cache, None)
+    }
+
+    /// As [`Decoder::forward`] of one sequence without a cache, and shows the way of a token in `trace`.
+    ///
+    /// # Panics
+    /// Panics when there is more than one row, or the trace's position lies outside of it.
+    pub fn forward_traced(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, trace: &mut Trace) -> Tensor<3> {
+        assert!(tokens_bt.dims()[0] == 1, "a trace is of one sequence, not of {}", tokens_bt.dims()[0]);
+        self.observed(tokens_bt, layout, None, Some(trace))
+    }
+
+    fn observed(
+        &self,
+        tokens_bt: Tensor<2, Int>,
+        layout: &Layout,
+        cache: Option<&mut KvCache>,
+        trace: Option<&mut Trace>,
+    ) -> Tensor<3> {
         let [b, t] = tokens_bt.dims();
         let past = cache.as_ref().map_or(0, |cache| {
             cache.check_room(b, t);
             cache.len()
         });
-        let mut shared = self.shared(b, t, past, layout, cache);
+        let mut shared = Shared { trace, ..self.shared(b, t, past, layout, cache) };
         let mut x_nc = ops::embedding(self.embedding_vc.clone(), tokens_bt.reshape([b * t]));
+        shared.show(&x_nc);
+        let waiting = self.waiting.as_ref().filter(|_| shared.cache.is_none() && shared.trace.is_none());
         for (layer, block) in self.blocks.iter().enumerate() {
-            x_nc = block.forward(x_nc, layer, self.compute, &mut shared);
+            x_nc = match waiting {
+                Some(waiting) => waiting.forward(block, layer, self.compute, &shared, x_nc),
+                None => block.forward(x_nc, layer, self.compute, &mut shared),
+            };
         }
         if let Some(cache) = shared.cache {
             cache.advance(t);
@@ -163,6 +207,30 @@ impl Decoder {
         let (targets_n, weights_n) = (targets_bt.reshape([n]), weights_bt.reshape([n]));
         let hidden_nc = hidden_btc.reshape([n, c]);
         ops::cross_entropy(hidden_nc, self.head_vc(), targets_n, weights_n, z_loss, self.softcap())
+    }
+
+    /// The gradient of `loss` by every parameter that it reaches, each as one vector.
+    ///
+    /// Use this instead of `loss.backward()`: with activation checkpointing the blocks of all forward passes
+    /// since the last call run again here.
+    pub fn backward(&self, loss: &Tensor<1>) -> BTreeMap<String, Tensor<1>> {
+        let (mut all, mut reader) = (BTreeMap::<String, Tensor<1>>::new(), self.clone());
+        let mut take = |mut gradients: Gradients| {
+            reader.visit_mut(&mut |name, parameter| {
+                let Some(gradient_n) = parameter.take_gradient(&mut gradients) else { return };
+                // A tied head and the embedding are one parameter on two tapes.
+                let sum = match all.remove(name) {
+                    Some(earlier) => earlier + gradient_n,
+                    None => gradient_n,
+                };
+                all.insert(name.to_string(), sum);
+            });
+        };
+        match &self.waiting {
+            Some(waiting) => waiting.backward(loss, take),
+            None => take(loss.backward()),
+        }
+        all
     }
 
     /// `-log p(target)` of every token, (b * t) in f32, without a gradient.
@@ -201,7 +269,7 @@ impl Decoder {
         windows.dedup();
         let mask = |window| AttentionMask::new(past, t, window, layout.documents_bt.as_ref(), &device);
         let masks = windows.into_iter().map(|window| (window, mask(window))).collect();
-        Shared { rows: b, cos_btk, sin_btk, masks, cache }
+        Shared { rows: b, cos_btk, sin_btk, masks, cache, trace: None }
     }
 
     /// Visits every parameter, in the order of [`parameter_shapes`]. A tied head is visited once, as the
@@ -209,11 +277,7 @@ impl Decoder {
     pub fn visit_mut(&mut self, visit: Visit<'_>) {
         visit(EMBEDDING, ParameterMut::Matrix(&mut self.embedding_vc));
         for (i, block) in self.blocks.iter_mut().enumerate() {
-            let name = format!("model.layers.{i}");
-            block.attention_norm.visit_mut(&format!("{name}.input_layernorm"), visit);
-            block.attention.visit_mut(&format!("{name}.self_attn"), visit);
-            block.mlp_norm.visit_mut(&format!("{name}.post_attention_layernorm"), visit);
-            block.mlp.visit_mut(&format!("{name}.mlp"), visit);
+            block.visit_mut(&format!("model.layers.{i}"), visit);
         }
         self.norm.visit_mut("model.norm", visit);
         if let Some(head) = &mut self.head {
@@ -245,12 +309,43 @@ pub const EMBEDDING: &str = "model.embed_tokens.weight";
 pub const HEAD: &str = "lm_head.weight";
 
 impl Block {
-    fn forward(&self, x_nc: Tensor<2>, layer: usize, compute: DType, shared: &mut Shared<'_>) -> Tensor<2> {
+    /// x_nc -> y_nc.
+    pub(crate) fn forward(
+        &self,
+        x_nc: Tensor<2>,
+        layer: usize,
+        compute: DType,
+        shared: &mut Shared<'_>,
+    ) -> Tensor<2> {
         let residual = x_nc.dtype();
         let normed = self.attention_norm.forward_as(x_nc.clone(), compute);
         let x_nc = x_nc + self.attention.forward(normed, layer, self.window, shared).cast(residual);
+        shared.show(&x_nc);
         let normed = self.mlp_norm.forward_as(x_nc.clone(), compute);
-        x_nc + self.mlp.forward(normed).cast(residual)
+        let x_nc = x_nc + self.mlp.forward(normed).cast(residual);
+        shared.show(&x_nc);
+        x_nc
+    }
+
+    fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
+        self.attention_norm.visit_mut(&format!("{name}.input_layernorm"), visit);
+        self.attention.visit_mut(&format!("{name}.self_attn"), visit);
+        self.mlp_norm.visit_mut(&format!("{name}.post_attention_layernorm"), visit);
+        self.mlp.visit_mut(&format!("{name}.mlp"), visit);
+    }
+
+    /// The same block off the autodiff device. Handles only: nothing is copied.
+    pub(crate) fn frozen(&self) -> Self {
+        let mut plain = self.clone();
+        plain.visit_mut("", &mut |_, mut parameter| parameter.set_trainable(false));
+        plain
+    }
+
+    /// Whether any parameter wants a gradient.
+    pub(crate) fn is_trainable(&self) -> bool {
+        let mut any = false;
+        self.clone().visit_mut("", &mut |_, parameter| any |= parameter.is_tracked());
+        any
     }
 }
 

@@ -4,8 +4,8 @@
 //!
 //! In reading order: [`config`] says what a model is, [`decoder`] computes it from [`attention`], [`mlp`]
 //! and [`norm`], whose linear layers are [`projection`]s; [`kv_cache`] remembers, [`layout`] places tokens,
-//! [`rope`] turns positions into angles; [`weights`] reads and writes model folders; [`ops`] does the work;
-//! [`device`] finds hardware.
+//! [`rope`] turns positions into angles; [`trace`] shows the way of one token; [`weights`] reads and writes
+//! model folders; [`ops`] does the work; [`device`] finds hardware.
 
 pub mod attention;
 pub mod config;
@@ -18,7 +18,9 @@ pub mod norm;
 pub mod ops;
 pub mod parameters;
 pub mod projection;
+mod recompute;
 pub mod rope;
+pub mod trace;
 pub mod weights;
 
 pub use config::{ConfigError, Family, ModelConfig};

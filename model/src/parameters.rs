@@ -42,6 +42,14 @@ impl ParameterMut<'_> {
         }
     }
 
+    /// Whether gradients flow through it: it wants one itself, or was computed from what does.
+    pub fn is_tracked(&self) -> bool {
+        match self {
+            ParameterMut::Vector(tensor) => tensor.is_tracked(),
+            ParameterMut::Matrix(tensor) => tensor.is_tracked(),
+        }
+    }
+
     /// The gradient as one vector, taken out of `gradients`; `None` where backward did not reach it.
     pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor<1>> {
         match self {

@@ -159,7 +159,7 @@ fn stop_ids(model: &LoadedModel) -> Vec<u32> {
     ids
 }
 
-fn generate_failure(error: GenerateError) -> Failure {
+pub(crate) fn generate_failure(error: GenerateError) -> Failure {
     match error {
         GenerateError::EmptyPrompt => Failure::new(Exit::BadInput, error)
             .hint("give at least one character; this tokenizer adds no beginning-of-text token"),

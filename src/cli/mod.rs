@@ -1,13 +1,22 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod bench;
+mod check;
+mod data;
 mod doctor;
+mod explain;
 mod generate;
+mod learn;
 mod model_folder;
+mod monitor;
+mod overfit;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
+mod screen;
 mod signals;
 mod train;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use fornax_base::exit::Exit;
@@ -30,8 +39,18 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
+    Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
+    /// Show the way of one token through a model: what each head reads, and what may come next
+    Explain(explain::Explain),
+    /// Write the parts of a language model yourself and compare them with Fornax's own
+    Learn(learn::Learn),
+    /// Measure speed, and a device against recorded numbers
+    Bench(bench::Bench),
+    /// Prepare, measure and clean training text
+    Data(data::Data),
     /// Show what this build can use on this machine, and why something cannot be used
     Doctor(doctor::Doctor),
 }
@@ -41,7 +60,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Learn(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Doctor(command) => command.run(),
     }
 }
@@ -55,6 +79,11 @@ pub(crate) struct DeviceArgument {
 }
 
 impl DeviceArgument {
+    /// The name as it was given.
+    pub(crate) fn name(&self) -> DeviceName {
+        self.device
+    }
+
     /// Opens the device.
     pub(crate) fn open(&self) -> Result<(burn::tensor::Device, DeviceName), Failure> {
         device::open(self.device).map_err(|error| {

@@ -99,6 +99,12 @@ pub(crate) fn say(text: &str) {
 /// A panic is a bug of ours and says so.
 pub(crate) fn install_panic_message() {
     std::panic::set_hook(Box::new(|panic| {
+        // A library's panic on a hostile tokenizer is caught and told as an error of the file.
+        if fornax_data::tokenizer::catches_panics() {
+            return;
+        }
+        // On the monitor's screen the message would be lost, and the terminal would stay as it is.
+        super::screen::give_back();
         let command: Vec<String> = std::env::args().collect();
         say(&format!(
             "error: this is a bug in fornax {}: {panic}\n\nhint: please report it with the command `{}`\n",

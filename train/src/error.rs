@@ -172,6 +172,14 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// A key that was decided when a dataset was prepared.
+    #[error("`{key}` is given, but `{source_name}` is a prepared dataset, which has it already")]
+    Prepared {
+        /// The source as the recipe names it.
+        source_name: String,
+        /// The dotted key.
+        key: &'static str,
+    },
     /// A parameter that should learn does not.
     #[error("the gradients show that this model cannot be trained so")]
     Gate(#[from] GateError),
@@ -220,8 +228,7 @@ impl TrainError {
             | TrainError::OptimizerState { .. }
             | TrainError::CheckpointModel { .. }
             | TrainError::TokenizerDiffers { .. } => Exit::Damaged,
-            TrainError::Data(error) if error.is_damage() => Exit::Damaged,
-            TrainError::Data(DataError::Prefetch(_)) => Exit::Failed,
+            TrainError::Data(error) => error.exit(),
             TrainError::Checkpoint(error) => error.exit(),
             TrainError::Gate(_)
             | TrainError::Device { .. }
@@ -246,6 +253,7 @@ impl TrainError {
                 Some("begin a run there with `fornax train RECIPE --run` and the folder".into())
             }
             TrainError::RecipeFile(error) => error.hint(),
+            TrainError::Data(error) => error.hint(),
             TrainError::Precision { .. } => {
                 Some("`fornax doctor` lists the dtypes of each device; f32 is always there".into())
             }

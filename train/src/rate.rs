@@ -3,20 +3,36 @@
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-/// Side of the measured square matrices: large enough that the rate is the hardware's.
-const SIDE: usize = 1024;
+/// Sides of the measured square matrices: from one that fills a processor to one that fills a large GPU.
+const SIDES: [usize; 4] = [1024, 2048, 4096, 8192];
+/// A product that takes this long is large enough: its rate is the hardware's, not that of starting it.
+const LONG_ENOUGH: f64 = 3e-3;
 
 /// Floating-point operations per second of a square matrix product in `dtype` on `device`: the best of three
-/// after a warm-up, in which kernels are compiled.
+/// after a warm-up, in which kernels are compiled, of matrices large enough for the device.
 ///
 /// Returns `None` when the device cannot multiply in this dtype.
 pub fn matmul_rate(device: &Device, dtype: DType) -> Option<f64> {
     if !device.supports_dtype(dtype) {
         return None;
     }
-    let a = Tensor::<2>::full([SIDE, SIDE], 0.5, (device, dtype));
+    let mut rate = None;
+    for side in SIDES {
+        let seconds = matmul_seconds(side, device, dtype)?;
+        rate = Some(2.0 * (side as f64).powi(3) / seconds);
+        if seconds >= LONG_ENOUGH {
+            break;
+        }
+    }
+    rate
+}
+
+fn matmul_seconds(side: usize, device: &Device, dtype: DType) -> Option<f64> {
+    // No constant: equal values cost a GPU less power, and so let it run faster than data does.
+    let counted = Tensor::<1, Int>::arange(0..(side * side) as i64, device).float();
+    let a = counted.sin().reshape([side, side]).cast(dtype);
     let multiply = || {
         let start = Instant::now();
         let product = a.clone().matmul(a.clone());
@@ -25,7 +41,7 @@ pub fn matmul_rate(device: &Device, dtype: DType) -> Option<f64> {
     };
     multiply()?;
     let best = (0..3).filter_map(|_| multiply()).fold(f64::INFINITY, f64::min);
-    best.is_finite().then(|| 2.0 * (SIDE * SIDE * SIDE) as f64 / best)
+    best.is_finite().then_some(best)
 }
 
 /// Published dense peak rates, operations per second: (part of the device's name, f32 rate, 16-bit rate).
@@ -49,8 +65,17 @@ pub fn published_peak(description: &str, dtype: DType) -> Option<f64> {
 
 /// Bytes of memory this process holds on the host, where the system tells.
 pub fn resident_bytes() -> Option<u64> {
+    process_memory("VmRSS:")
+}
+
+/// The most bytes of memory this process ever held on the host, where the system tells.
+pub fn peak_resident_bytes() -> Option<u64> {
+    process_memory("VmHWM:")
+}
+
+fn process_memory(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

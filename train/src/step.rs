@@ -86,7 +86,8 @@ pub fn train_step(
 ) -> Result<StepReport, TrainError> {
     let (mut loss_sum, mut weight, mut gradients) = (0.0, 0.0, Gradients::new());
     for batch in micro_batches {
-        let term = objective(decoder, batch);
+        let pass = decoder.for_one_pass();
+        let term = objective(&pass, batch);
         if term.weight == 0.0 {
             continue; // every target is masked: no loss, no gradient
         }
@@ -95,7 +96,7 @@ pub fn train_step(
         if let Some(part) = term.unreported {
             loss_sum -= f64::from(scalar(part)?);
         }
-        accumulate(decoder, term.loss_sum.backward(), &mut gradients);
+        accumulate(pass.backward(&term.loss_sum), &mut gradients);
     }
     if weight == 0.0 {
         return Ok(StepReport { loss: 0.0, grad_norm: 0.0, weight });
@@ -120,15 +121,14 @@ pub fn train_step(
     Ok(StepReport { loss, grad_norm, weight })
 }
 
-fn accumulate(decoder: &mut Decoder, mut new: burn::tensor::Gradients, sum: &mut Gradients) {
-    decoder.visit_mut(&mut |name, parameter| {
-        let Some(gradient_n) = parameter.take_gradient(&mut new) else { return };
-        let total = match sum.remove(name) {
+fn accumulate(new: Gradients, sum: &mut Gradients) {
+    for (name, gradient_n) in new {
+        let total = match sum.remove(&name) {
             Some(earlier) => earlier + gradient_n,
             None => gradient_n,
         };
-        sum.insert(name.to_string(), total);
-    });
+        sum.insert(name, total);
+    }
 }
 
 /// The square sum of each gradient, read back together: the one wait for the device besides the loss.

@@ -92,12 +92,12 @@ impl RecipeError {
         match self {
             Self::UnknownKey { key, known, .. } => {
                 let typed = key.rsplit('.').next().unwrap_or(key);
-                Some(nearest(typed, known).unwrap_or_else(|| match known.as_slice() {
+                Some(did_you_mean(typed, known).unwrap_or_else(|| match known.as_slice() {
                     [] => format!("remove `{key}`: no keys are known there"),
                     known => format!("the keys known there are {}", listed(known)),
                 }))
             }
-            Self::UnknownChoice { found, known, .. } => nearest(found, known),
+            Self::UnknownChoice { found, known, .. } => did_you_mean(found, known),
             Self::MissingKey { key, .. } => Some(format!("add `{key}`, or give it with `--set {key}=...`")),
             Self::BadOverride { .. } => Some("write an override as `table.key=value`".to_owned()),
             Self::Syntax { .. } | Self::WrongType { .. } | Self::Refused { .. } | Self::NotToml { .. } => None,
@@ -201,7 +201,8 @@ fn name_and_known(message: &str, form: &str) -> Option<(String, Vec<String>)> {
     Some((name.to_owned(), known))
 }
 
-fn nearest(typed: &str, known: &[String]) -> Option<String> {
+/// "did you mean" for a word that is not among the `known`; `None` when none is near.
+pub fn did_you_mean(typed: &str, known: &[String]) -> Option<String> {
     let distance = |name: &&String| strsim::osa_distance(&typed.to_lowercase(), &name.to_lowercase());
     let name = known.iter().min_by_key(distance)?;
     let bound = 2.max(typed.chars().count() / 3);

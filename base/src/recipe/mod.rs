@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-pub use error::RecipeError;
+pub use error::{RecipeError, did_you_mean};
 
 /// Reads a recipe: parses `text`, applies each of `sets` (`a.b=c`) in order, and deserializes.
 ///

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::json::Json;
 use super::settings::{SideFiles, plain_config, quoted};
-use super::train::{Document, Json, render};
+use super::train::Document;
 use super::{Tokenizer, Vocab, made};
 use crate::error::DataError;
 
@@ -47,14 +48,8 @@ impl Tokenizer {
             return Err(DataError::NoText("a character vocabulary's source".to_owned()));
         }
         let tokens: Vec<String> = characters.iter().map(|character| quoted(&character.to_string())).collect();
-        let json = render(&Json {
-            special: &[],
-            pre_tokenizer: "null",
-            post_processor: "null",
-            decoder: "{ \"type\": \"Fuse\" }",
-            tokens: &tokens,
-            merges: &[],
-        });
+        let json =
+            Json { decoder: "{ \"type\": \"Fuse\" }", tokens: &tokens, merges: &[], ..Json::default() }.render();
         Tokenizer::from_parts(json.into_bytes(), SideFiles::made(plain_config(&[]))?, &made())
     }
 }

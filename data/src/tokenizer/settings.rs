@@ -1,14 +1,18 @@
 //! What stands around the vocabulary: names of special tokens, the files beside `tokenizer.json`, and options that
 //! change ids.
 
+use std::fmt;
 use std::path::Path;
 
 use fornax_base::files::read_limited;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::{MAX_MERGES, MAX_TOKENS};
 use crate::error::DataError;
 
+/// More added tokens than this are refused: the library makes an automaton of them.
+const MAX_ADDED: usize = 1 << 16;
 /// Files beside `tokenizer.json` are smaller than this.
 const MAX_SIDE_BYTES: u64 = 16 << 20;
 const CONFIG: &str = "tokenizer_config.json";
@@ -41,12 +45,59 @@ struct ModelShape {
     unk_token: Option<IgnoredAny>,
     #[serde(default)]
     byte_fallback: bool,
+    #[serde(default)]
+    vocab: Count,
     merges: Option<Vec<IgnoredAny>>,
+}
+
+/// How many entries an object or array has; they are passed over, so that counting takes no memory.
+#[derive(Default)]
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Count, D::Error> {
+        struct Counter;
+        impl<'de> Visitor<'de> for Counter {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object or an array")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_any(Counter)
+    }
 }
 
 impl Shape {
     pub(super) fn read(json: &[u8]) -> Result<Shape, String> {
         let shape: Shape = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        // Before the library takes memory for each of them.
+        let merges = shape.model.merges.as_ref().map_or(0, Vec::len);
+        for (what, found, most) in [
+            ("tokens", shape.model.vocab.0, MAX_TOKENS),
+            ("merges", merges, MAX_MERGES),
+            ("added tokens", shape.added_tokens.len(), MAX_ADDED),
+        ] {
+            if found > most {
+                return Err(format!("it has {found} {what}, at most {most} are read"));
+            }
+        }
         match shape.model.dropout {
             Some(dropout) if dropout != 0.0 => {
                 Err(format!("its BPE dropout is {dropout}, which makes ids random; expected 0 or null"))
@@ -138,11 +189,13 @@ impl SideFiles {
 
 /// A `tokenizer_config.json` with nothing but the names of special tokens, keys sorted.
 pub(super) fn plain_config(names: &[(&'static str, String)]) -> Vec<u8> {
-    let mut keys = vec![
-        ("clean_up_tokenization_spaces", "false".to_owned()),
-        ("tokenizer_class", "\"PreTrainedTokenizerFast\"".to_owned()),
-    ];
-    keys.extend(names.iter().map(|(key, name)| (*key, quoted(name))));
+    config_of(names.iter().map(|(key, name)| (*key, quoted(name))).collect())
+}
+
+/// A `tokenizer_config.json` with these keys, whose values are JSON already, and those every one has.
+pub(super) fn config_of(mut keys: Vec<(&'static str, String)>) -> Vec<u8> {
+    keys.push(("clean_up_tokenization_spaces", "false".to_owned()));
+    keys.push(("tokenizer_class", "\"PreTrainedTokenizerFast\"".to_owned()));
     keys.sort_unstable();
     let lines: Vec<String> = keys.iter().map(|(key, value)| format!("  {}: {value}", quoted(key))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes()

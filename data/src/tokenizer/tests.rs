@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use self::recorded::shared;
 use super::*;
 
-mod recorded;
+pub(super) mod recorded;
 
 const STORIES: [&str; 4] = [
     "Once upon a time there was a cat named Tom. Tom liked the hat.",
@@ -56,9 +56,9 @@ fn trained_knows_its_special_tokens_and_size() {
     // Merges were learned, and stop when no pair occurs twice.
     assert!(tokenizer.encode(" cat", false).unwrap().len() < 4);
     assert!(trained(5000).vocab_size() < 600);
-    for vocab_size in [0, 258, (1 << 20) + 1] {
+    for vocab_size in [0, 258, (1 << 19) + 1] {
         let error = Tokenizer::train_bpe(&mut texts(&STORIES), vocab_size, &mut |_| {}).unwrap_err().to_string();
-        assert_eq!(error, format!("vocabulary size {vocab_size} is outside 259..=1048576"));
+        assert_eq!(error, format!("vocabulary size {vocab_size} is outside 259..=524288"));
     }
     assert!(matches!(Tokenizer::train_bpe(&mut texts(&[]), 280, &mut |_| {}), Err(DataError::NoText(_))));
 }
@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn any_change_of_the_file_loads_or_errs(at in 0usize..9000, with in prop_oneof![
+    fn f5_any_change_of_the_file_loads_or_errs(at in 0usize..9000, with in prop_oneof![
         Just("null".to_owned()), Just("[]".to_owned()), Just("\"".to_owned()), Just("-1".to_owned()),
         Just("4294967295".to_owned()), "[ -~]{1,6}",
     ]) {

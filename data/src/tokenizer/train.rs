@@ -1,13 +1,15 @@
 //! Training of byte-level BPE tokenizers, and the `tokenizer.json` of those made here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use tokenizers::utils::SysRegex;
 
+use super::json::{AddedToken, Json};
 use super::merges::{self, Learned, Words};
 use super::settings::{SideFiles, quoted};
-use super::{END_OF_TEXT, Tokenizer, made};
+use super::{END_OF_TEXT, MAX_TOKENS, Tokenizer, made};
 use crate::error::DataError;
 
 /// A document, or why it could not be read.
@@ -15,8 +17,6 @@ pub(super) type Document = Result<String, DataError>;
 
 /// Special tokens of a trained tokenizer, which take the lowest ids in this order.
 const SPECIAL: [&str; 3] = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"];
-/// Largest vocabulary that is trained.
-const MAX_VOCAB: usize = 1 << 20;
 /// Where text is cut into pieces that merges do not cross: GPT-4's pattern (tiktoken `cl100k_base`) with at most two
 /// digits a piece, which suits small vocabularies. Its alternatives cover every character.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -54,15 +54,36 @@ impl Tokenizer {
     /// the greater bytes is merged, whatever the number of threads.
     ///
     /// # Errors
-    /// [`DataError::VocabularySize`] outside 259..=1048576, [`DataError::NoText`], or what `documents` reports.
+    /// [`DataError::VocabularySize`] outside 259..=524288, [`DataError::NoText`], or what `documents` reports.
     pub fn train_bpe(
         documents: &mut dyn Iterator<Item = Document>,
         vocab_size: usize,
         progress: &mut dyn FnMut(TrainProgress),
     ) -> Result<Tokenizer, DataError> {
-        let least = SPECIAL.len() + 256;
-        if !(least..=MAX_VOCAB).contains(&vocab_size) {
-            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_VOCAB });
+        Tokenizer::train_bpe_with(documents, vocab_size, &[], progress)
+    }
+
+    /// The same with more special tokens, which take the ids after the three.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::train_bpe`], whose least size each of them raises by 1; [`DataError::SpecialToken`] when one is
+    /// empty or stands twice.
+    pub fn train_bpe_with(
+        documents: &mut dyn Iterator<Item = Document>,
+        vocab_size: usize,
+        more_special: &[String],
+        progress: &mut dyn FnMut(TrainProgress),
+    ) -> Result<Tokenizer, DataError> {
+        let mut special: Vec<&str> = SPECIAL.to_vec();
+        for token in more_special {
+            if token.is_empty() || special.contains(&token.as_str()) {
+                return Err(DataError::SpecialToken(token.clone()));
+            }
+            special.push(token);
+        }
+        let least = special.len() + 256;
+        if !(least..=MAX_TOKENS).contains(&vocab_size) {
+            return Err(DataError::VocabularySize { found: vocab_size, least, most: MAX_TOKENS });
         }
         let words = count_words(documents, PATTERN, &mut |bytes| progress(TrainProgress::Counting { bytes }))?;
         if words.is_empty() {
@@ -71,8 +92,12 @@ impl Tokenizer {
         let total = vocab_size - least;
         let learned =
             merges::learn(words, 256 + total, 2, &mut |done| progress(TrainProgress::Merging { done, total }));
-        let config = SideFiles::made(chat_config().into_bytes())?;
-        Tokenizer::from_parts(byte_level_json(&learned).into_bytes(), config, &made())
+        let spelled = spelled(&learned);
+        if let Some(token) = special.iter().find(|token| spelled.iter().any(|other| other == *token)) {
+            return Err(DataError::SpecialToken((*token).to_owned()));
+        }
+        let config = SideFiles::made(chat_config(&special[1..]).into_bytes())?;
+        Tokenizer::from_parts(byte_level_json(&special, &spelled, &learned).into_bytes(), config, &made())
     }
 }
 
@@ -106,10 +131,7 @@ pub(super) fn count_words(
 }
 
 /// Documents up to about `limit` bytes, at least one if there is one.
-pub(crate) fn take_chunk(
-    documents: &mut dyn Iterator<Item = Document>,
-    limit: usize,
-) -> Result<Vec<String>, DataError> {
+fn take_chunk(documents: &mut dyn Iterator<Item = Document>, limit: usize) -> Result<Vec<String>, DataError> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while bytes < limit {
@@ -143,15 +165,20 @@ fn count_pieces<'t>(
     counts
 }
 
-fn byte_level_json(learned: &Learned) -> String {
+/// The learned tokens in GPT-2's byte alphabet.
+fn spelled(learned: &Learned) -> Vec<String> {
     let alphabet = byte_alphabet();
-    let spell = |bytes: &[u8]| quoted(&bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect::<String>());
+    let spell = |bytes: &Arc<[u8]>| bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect();
+    learned.tokens.iter().map(spell).collect()
+}
+
+fn byte_level_json(special: &[&str], spelled: &[String], learned: &Learned) -> String {
     let tokens: Vec<String> =
-        SPECIAL.iter().map(|name| quoted(name)).chain(learned.tokens.iter().map(|bytes| spell(bytes))).collect();
+        special.iter().copied().chain(spelled.iter().map(String::as_str)).map(quoted).collect();
     let merges: Vec<[String; 2]> = learned
         .merges
         .iter()
-        .map(|(left, right)| [*left, *right].map(|id| spell(&learned.tokens[id as usize])))
+        .map(|(left, right)| [*left, *right].map(|id| quoted(&spelled[id as usize])))
         .collect();
     let split = format!(
         "{{ \"type\": \"Split\", \"pattern\": {{ \"Regex\": {} }}, \"behavior\": \"Isolated\", \"invert\": false }}",
@@ -162,17 +189,19 @@ fn byte_level_json(learned: &Learned) -> String {
             "{{ \"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": {use_regex} }}"
         )
     };
-    render(&Json {
-        special: &SPECIAL,
+    let added: Vec<AddedToken> = (0..).zip(special).map(|(id, name)| AddedToken::special(id, name)).collect();
+    Json {
+        added: &added,
         pre_tokenizer: &format!(
             "{{ \"type\": \"Sequence\", \"pretokenizers\": [\n    {split},\n    {}\n  ] }}",
             byte_level(false)
         ),
-        post_processor: "null",
         decoder: &byte_level(true),
         tokens: &tokens,
         merges: &merges,
-    })
+        ..Json::default()
+    }
+    .render()
 }
 
 /// GPT-2's `bytes_to_unicode`: a printable character for each byte.
@@ -190,77 +219,11 @@ pub(super) fn byte_alphabet() -> [char; 256] {
     })
 }
 
-/// The pieces of a `tokenizer.json`; everything but `special` is JSON already.
-pub(super) struct Json<'a> {
-    pub(super) special: &'a [&'a str],
-    pub(super) pre_tokenizer: &'a str,
-    pub(super) post_processor: &'a str,
-    pub(super) decoder: &'a str,
-    /// Quoted tokens in the order of their ids; the special ones lead.
-    pub(super) tokens: &'a [String],
-    /// Quoted halves of each merge in order of rank.
-    pub(super) merges: &'a [[String; 2]],
-}
-
-/// A `tokenizer.json` written by hand, because its bytes are a fingerprint: no map, whose order could change with a
-/// feature of the JSON library, takes part.
-pub(super) fn render(json: &Json) -> String {
-    let added: Vec<String> = (0..).zip(json.special).map(|(id, name)| special_json(id, name)).collect();
-    let vocab: Vec<String> =
-        (0..).zip(json.tokens).map(|(id, token): (u32, _)| format!("      {token}: {id}")).collect();
-    let merges: Vec<String> = json.merges.iter().map(|[a, b]| format!("      [{a}, {b}]")).collect();
+fn chat_config(additional: &[&str]) -> String {
+    let additional: Vec<String> = additional.iter().map(|name| quoted(name)).collect();
     format!(
         r#"{{
-  "version": "1.0",
-  "truncation": null,
-  "padding": null,
-  "added_tokens": [{}],
-  "normalizer": null,
-  "pre_tokenizer": {},
-  "post_processor": {},
-  "decoder": {},
-  "model": {{
-    "type": "BPE",
-    "dropout": null,
-    "unk_token": null,
-    "continuing_subword_prefix": null,
-    "end_of_word_suffix": null,
-    "fuse_unk": false,
-    "byte_fallback": false,
-    "ignore_merges": false,
-    "vocab": {{
-{}
-    }},
-    "merges": [{}]
-  }}
-}}
-"#,
-        block(&added, "  "),
-        json.pre_tokenizer,
-        json.post_processor,
-        json.decoder,
-        vocab.join(",\n"),
-        block(&merges, "    "),
-    )
-}
-
-/// A special token, as `added_tokens` lists it.
-fn special_json(id: u32, name: &str) -> String {
-    let name = quoted(name);
-    format!(
-        "    {{ \"id\": {id}, \"content\": {name}, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true }}"
-    )
-}
-
-/// Lines of a JSON array between its brackets.
-fn block(lines: &[String], indent: &str) -> String {
-    if lines.is_empty() { String::new() } else { format!("\n{}\n{indent}", lines.join(",\n")) }
-}
-
-fn chat_config() -> String {
-    format!(
-        r#"{{
-  "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+  "additional_special_tokens": [{}],
   "chat_template": {},
   "clean_up_tokenization_spaces": false,
   "eos_token": "<|endoftext|>",
@@ -268,6 +231,7 @@ fn chat_config() -> String {
   "tokenizer_class": "PreTrainedTokenizerFast"
 }}
 "#,
+        additional.join(", "),
         quoted(CHAT_TEMPLATE)
     )
 }

@@ -69,6 +69,12 @@ impl AttentionMask {
         }
         Self { hidden, visible }
     }
+
+    /// hidden_xs of the query at time `i` (x is 1 where all rows agree): true = not visible.
+    pub(crate) fn hidden_from(&self, i: usize) -> Tensor<2, Bool> {
+        let [x, _, s] = self.hidden.dims();
+        self.hidden.clone().narrow(1, i, 1).reshape([x, s])
+    }
 }
 
 /// q_bhtd, k_bgsd, v_bgsd -> out_bhtd; `h` must be a multiple of `g`. Softmax in f32.

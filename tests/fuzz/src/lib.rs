@@ -13,3 +13,10 @@ pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir().expect("a temporary folder")).path()
 }
+
+/// Lets code that catches a panic of a library go on. libFuzzer's own hook ends the process where a panic begins; one
+/// that nobody catches still ends it.
+pub fn allow_caught_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}

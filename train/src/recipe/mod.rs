@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::schedule::Schedule;
 
 pub use fornax_data::batches::Packing;
+pub use fornax_data::clean::CleanOptions;
 
 pub use error::RecipeCheckError;
 pub use optimizer::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
@@ -95,6 +96,16 @@ pub struct ModelRecipe {
     pub logit_softcap: Option<f64>,
 }
 
+impl ModelRecipe {
+    /// The shape of a new model with every default filled in; `None` when `init` brings it.
+    ///
+    /// # Errors
+    /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
+    pub fn shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
+        check::model_shape(self)
+    }
+}
+
 /// The shape of a new model, every default filled in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModelShape {
@@ -129,7 +140,7 @@ pub struct TokenizerRecipe {
     /// Number of tokens of a trained byte-level BPE, special tokens included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// A `tokenizer.json`, for kind `file`.
+    /// A `tokenizer.json` or a `.gguf` file, for kind `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -150,7 +161,9 @@ pub enum TokenizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
-    /// `corpus` (the embedded stories), or a text file, a folder of them, or a `.jsonl` file.
+    /// `corpus` (the embedded stories), a text, JSON Lines or Parquet file, a folder of them, a dataset of the hub
+    /// (`hf:owner/name`), or a folder made by `data prepare`; empty when `mixture` is given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Field of a JSON line holding the text; default `text` for a `.jsonl` source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,13 +177,35 @@ pub struct DataRecipe {
     /// How documents become rows.
     #[serde(default)]
     pub packing: Packing,
+    /// What is asked of documents before they are encoded.
+    #[serde(default, skip_serializing_if = "CleanOptions::is_empty")]
+    pub clean: CleanOptions,
+    /// Several sources with their weights, instead of `source`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixtureRecipe>,
 }
 
 impl DataRecipe {
-    /// Whether the text comes from the embedded corpus.
+    /// Whether text comes from the embedded corpus.
     pub fn is_corpus(&self) -> bool {
-        self.source == "corpus"
+        self.source == CORPUS || self.mixture.iter().any(|part| part.source == CORPUS)
     }
+}
+
+/// The name of the embedded corpus among sources.
+pub const CORPUS: &str = "corpus";
+
+/// `[[data.mixture]]`: one of several sources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixtureRecipe {
+    /// As `data.source`.
+    pub source: String,
+    /// Its share of the tokens trained on, relative to the other weights.
+    pub weight: f64,
+    /// As `data.text_field`, for this source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_field: Option<String>,
 }
 
 /// `[train]`: length and size of the run.
@@ -193,6 +228,10 @@ pub struct StepsRecipe {
     /// Reported losses are without it.
     #[serde(default)]
     pub z_loss: f64,
+    /// Keep the input of each block alone and run the blocks again in backward: less memory, more time, the
+    /// same numbers.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
 }
 
 impl StepsRecipe {
@@ -302,11 +341,13 @@ impl Default for CheckpointRecipe {
 pub struct LogRecipe {
     /// Steps between step events.
     pub every: u64,
+    /// Also write the numbers as TensorBoard event files, in `tensorboard/` of the run folder.
+    pub tensorboard: bool,
 }
 
 impl Default for LogRecipe {
     fn default() -> Self {
-        LogRecipe { every: 1 }
+        LogRecipe { every: 1, tensorboard: false }
     }
 }
 
@@ -324,7 +365,7 @@ impl TrainRecipe {
     /// # Errors
     /// A missing or impossible shape key, as [`TrainRecipe::check`] reports it.
     pub fn model_shape(&self) -> Result<Option<ModelShape>, RecipeCheckError> {
-        check::model_shape(&self.model)
+        self.model.shape()
     }
 
     /// The learning-rate schedule of this run.
@@ -373,8 +414,11 @@ fn default_seed() -> u64 {
     1337
 }
 
+/// Share of the documents held out where a recipe does not say.
+pub(crate) const DEFAULT_VALIDATION_FRACTION: f64 = 0.1;
+
 fn default_validation_fraction() -> f64 {
-    0.1
+    DEFAULT_VALIDATION_FRACTION
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub struct ResumeChange {
 /// - `description`, `log.*`, `checkpoint.*`, and of `eval` what is reported when (`every`, `sample_*`, `prompts`,
 ///   `temperature`); but not `eval.tokens`, since losses on another slice do not compare with the best so far;
 /// - `train.micro_batch`, so that a run which is short of memory can go on: the same sums in another order, equal up
-///   to rounding;
+///   to rounding; `train.activation_checkpointing` for the same reason, with the same bits;
 /// - `train.steps`, when it is no smaller than `steps_done` and the rates of the steps done stay the same: always for
 ///   `constant`, before the decay for `wsd`, within warm-up for `cosine` and `linear`.
 ///
@@ -54,9 +54,10 @@ pub fn compare_for_resume(
 }
 
 fn is_harmless(key: &str) -> bool {
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 8] = [
         "description",
         "train.micro_batch",
+        "train.activation_checkpointing",
         "eval.every",
         "eval.sample_every",
         "eval.sample_tokens",

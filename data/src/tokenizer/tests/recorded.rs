@@ -7,7 +7,7 @@ use fornax_base::files::RealFs;
 use super::*;
 
 /// A path under the shared data, or `None` where it is not kept and need not be.
-pub(super) fn shared(name: &str) -> Option<PathBuf> {
+pub(in crate::tokenizer) fn shared(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
     if path.exists() {
         return Some(path);

@@ -88,7 +88,7 @@ const READY: u8 = 2;
 /// Packs what no other task has taken, from one end or the other, and waits for what others took.
 fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, k]: [usize; 2], width: usize) {
     for i in 0..states.len() {
-        let group = if task % 2 == 0 { i } else { states.len() - 1 - i };
+        let group = if task.is_multiple_of(2) { i } else { states.len() - 1 - i };
         let state = &states[group];
         if state.load(Ordering::Relaxed) != EMPTY
             || state.compare_exchange(EMPTY, TAKEN, Ordering::Relaxed, Ordering::Relaxed).is_err()
@@ -108,7 +108,7 @@ fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, 
         let mut turns = 0u32;
         while state.load(Ordering::Acquire) != READY {
             turns += 1;
-            if turns % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if turns.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
     }
 }

@@ -306,6 +306,7 @@ fn c10_a_changed_recipe_is_sorted_into_refused_and_allowed() {
         "checkpoint.keep_last=9",
         "checkpoint.keep_best=false",
         "train.micro_batch=12",
+        "train.activation_checkpointing=true",
         "train.steps=1200",
     ] {
         let change = change(set);

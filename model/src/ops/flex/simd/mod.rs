@@ -90,7 +90,7 @@ pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let r = s.mul_add(n, s.splat(-0.693_359_4), bounded);
     let r = s.mul_add(n, s.splat(2.121_944_4e-4), r);
     let mut p = s.splat(1.987_569_1e-4);
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
         p = s.mul_add(p, r, s.splat(coefficient));
     }
     let p = s.mul_add(p, s.mul(r, r), s.add(r, s.splat(1.0)));

@@ -1,0 +1,31 @@
+//! One step of training a byte-pair encoding, and encoding with what was learned.
+//!
+//! A token is known by its id. Ids 0 to 255 are the single bytes; each merge that is learned makes one more.
+
+/// A piece of text as token ids, and how often it occurs.
+pub type Word = (Vec<u32>, u64);
+
+/// Two neighbouring ids, left and right.
+pub type Pair = (u32, u32);
+
+/// The pair of neighbours that occurs most often in all words, or `None` when no pair occurs twice.
+///
+/// - A word that occurs 7 times counts each of its pairs 7 times.
+/// - Overlapping pairs all count: `a a a` holds the pair (a, a) twice.
+/// - Among equally frequent pairs the greater one wins: compare the bytes of the left tokens, then those of the right.
+///   `tokens[id]` are the bytes of a token.
+pub fn best_pair(words: &[Word], tokens: &[Vec<u8>]) -> Option<Pair> {
+    todo!("count the pairs and choose")
+}
+
+/// `ids` with each `pair` replaced by `new_id`, taken from the left: `a a a` becomes `aa a`.
+pub fn merge(ids: &[u32], pair: Pair, new_id: u32) -> Vec<u32> {
+    todo!("replace the pair")
+}
+
+/// The ids of `bytes`. `merges` holds each learned pair and the id it makes, in the order of learning.
+///
+/// Again and again, the pair that was learned earliest of all pairs present is merged, wherever it stands.
+pub fn encode(bytes: &[u8], merges: &[(Pair, u32)]) -> Vec<u32> {
+    todo!("merge until no learned pair is left")
+}

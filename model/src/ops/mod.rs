@@ -248,6 +248,15 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         attention::tracked::<B, C>(q, k, v, hidden, visible, scale)
     }
 
+    fn token_nll(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        loss::untracked_nll::<B, C>(hidden, head, targets, options)
+    }
+
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,

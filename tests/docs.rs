@@ -192,13 +192,24 @@ fn all_in_backticks(page: &str, names: impl IntoIterator<Item = String>) {
 fn every_recipe_key_is_explained() {
     let source = text("train/src/recipe/mod.rs") + &text("train/src/recipe/optimizer.rs");
     let mut keys = 0;
-    for section in
-        ["Model", "Tokenizer", "Data", "Steps", "Optimizer", "Schedule", "Eval", "Checkpoint", "Log", "Train"]
-    {
+    for section in [
+        "Model",
+        "Tokenizer",
+        "Data",
+        "Mixture",
+        "Steps",
+        "Optimizer",
+        "Schedule",
+        "Eval",
+        "Checkpoint",
+        "Log",
+        "Train",
+    ] {
         let fields = fields(&source, &format!("pub struct {section}Recipe {{"), "    ");
         keys += fields.len();
         let name = match section {
             "Steps" => "train".to_owned(),
+            "Mixture" => "data.mixture".to_owned(),
             other => other.to_lowercase(),
         };
         let dotted = |field: String| format!("{name}.{field}");
@@ -220,7 +231,7 @@ fn every_event_and_its_fields_are_explained() {
     let body = source[source.find("pub enum TrainEvent {").unwrap()..].lines().take_while(|line| *line != "}");
     let events = body.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {")).map(snake_case);
     let events: Vec<String> = events.collect();
-    assert!(events.len() == 10, "{events:?}");
+    assert!(events.len() == 11, "{events:?}");
     all_in_backticks("docs/guide/train.md", events);
 }
 

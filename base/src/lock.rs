@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::files::open_lock_file;
+use crate::files::{open_lock_file, open_regular};
 use crate::process::is_alive;
 
 /// Why a folder could not be locked.
@@ -66,6 +66,13 @@ impl FolderLock {
         let dead_holder = read_pid(&mut file).map_err(io_error)?;
         write_pid(&mut file).map_err(io_error)?;
         Ok(Self { file, dead_holder })
+    }
+
+    /// The living process of this machine that works in the folder, as its lock file names it; `None` when there is
+    /// none. A look without a promise: it takes no lock.
+    pub fn holder(folder: &Path) -> Option<u32> {
+        let (mut file, _) = open_regular(&folder.join("lock")).ok()?;
+        read_pid(&mut file).ok()?.filter(|&pid| is_alive(pid))
     }
 
     /// The process that died holding the lock, when this one took it over.
@@ -148,6 +155,7 @@ mod tests {
             LockError::Taken { pid, .. } => assert_eq!(pid, child.id()),
             error => panic!("{error}"),
         }
+        assert_eq!(FolderLock::holder(folder.path()), Some(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
         let lock = FolderLock::acquire(folder.path()).unwrap();

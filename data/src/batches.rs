@@ -3,7 +3,8 @@
 //! A split of `n` tokens is cut into windows of `columns + 1` tokens with stride `columns`, so within an epoch every
 //! token is predicted at most once. The cut starts at an offset below `columns` that depends on (seed, epoch), and the
 //! windows are visited in an order that depends on (seed, epoch). A batch is therefore a pure function of
-//! (seed, [`Cursor`]). Knows nothing of tensors, and nothing of where tokens come from.
+//! (seed, [`Cursor`]). A mixture deals its rows to several splits by [`Shares`], each cut and visited in its own order.
+//! Knows nothing of tensors, and nothing of where tokens come from.
 
 use std::sync::Arc;
 
@@ -11,12 +12,15 @@ use fornax_base::rng::{Permutation, rng};
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::mixture::Shares;
 use crate::stream::TokenStream;
 
 /// Randomness of the order in which an epoch visits its windows.
 const ORDER: &str = "batches/order";
 /// Randomness of the place at which an epoch starts to cut windows.
 const OFFSET: &str = "batches/offset";
+/// Seeds of the sources of a mixture.
+const SOURCE: &str = "batches/source";
 
 /// Token windows for one forward pass. Every vector is row-major, `rows * columns` long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +72,8 @@ pub enum Packing {
     Documents,
 }
 
-/// Where training stands in its data. Stored in a checkpoint, it gives exactly the batches that were to come.
+/// Where training stands in its data. Stored in a checkpoint, it gives exactly the batches that were to come. For a
+/// mixture `epoch` stays 0 and `window` counts the rows taken in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
@@ -78,13 +83,22 @@ pub struct Cursor {
     pub window: u64,
 }
 
-/// The endless sequence of training batches of a split.
+/// The endless sequence of training batches of a split, or of a mixture of several.
 #[derive(Debug, Clone)]
 pub struct Batches {
-    stream: Arc<TokenStream>,
+    /// Never empty.
+    sources: Vec<Cut>,
+    shares: Shares,
     rows: usize,
     columns: usize,
     packing: Packing,
+}
+
+/// A split that is cut into windows.
+#[derive(Debug, Clone)]
+struct Cut {
+    stream: Arc<TokenStream>,
+    columns: u64,
     seed: u64,
 }
 
@@ -101,13 +115,34 @@ impl Batches {
         packing: Packing,
         seed: u64,
     ) -> Result<Batches, DataError> {
-        check_shape(&stream, rows, columns)?;
-        Ok(Batches { stream, rows, columns, packing, seed })
+        Batches::mixed(vec![(stream, 1.0)], rows, columns, packing, seed)
     }
 
-    /// Number of windows in `epoch`; it varies by at most one between epochs, and is at least 1.
+    /// Batches whose rows come from several streams in proportion to their weights.
+    ///
+    /// # Errors
+    /// As [`Batches::new`], for any of the streams, and as [`Shares::new`].
+    pub fn mixed(
+        streams: Vec<(Arc<TokenStream>, f64)>,
+        rows: usize,
+        columns: usize,
+        packing: Packing,
+        seed: u64,
+    ) -> Result<Batches, DataError> {
+        let shares = Shares::new(&streams.iter().map(|(_, weight)| *weight).collect::<Vec<_>>())?;
+        let mut sources = Vec::new();
+        for (index, (stream, _)) in (0u64..).zip(streams) {
+            check_shape(&stream, rows, columns)?;
+            // Two equal streams are to come in different orders.
+            let seed = if index == 0 { seed } else { rng(seed, index, SOURCE).next_u64() };
+            sources.push(Cut { stream, columns: columns as u64, seed });
+        }
+        Ok(Batches { sources, shares, rows, columns, packing })
+    }
+
+    /// Number of windows in `epoch` of the first stream; it varies by at most one between epochs, and is at least 1.
     pub fn windows(&self, epoch: u64) -> u64 {
-        (self.stream.len() - 1 - self.offset(epoch)) / self.columns as u64
+        self.sources[0].windows(epoch)
     }
 
     /// Tokens predicted by one batch without masks: `rows * columns`.
@@ -115,48 +150,103 @@ impl Batches {
         self.rows * self.columns
     }
 
+    /// Passes over each stream that `rows` rows in all make.
+    pub fn passes(&self, rows: u64) -> Vec<f64> {
+        let counts = self.shares.counts(rows);
+        let passes = |(source, count): (&Cut, u64)| count as f64 / source.least_windows() as f64;
+        self.sources.iter().zip(counts).map(passes).collect()
+    }
+
     /// The batch at `cursor`, which is moved behind it. A batch that begins near the end of an epoch takes its
     /// remaining rows from the next one.
     pub fn next_from(&self, cursor: &mut Cursor) -> Batch {
         let mut batch = Batch::empty(self.rows, self.columns, self.packing);
         let mut window = Window::new(self.columns);
-        let mut epoch = Epoch::new(self, cursor.epoch);
-        for _ in 0..self.rows {
-            if cursor.window >= epoch.windows {
-                *cursor = Cursor { epoch: cursor.epoch + 1, window: 0 };
-                epoch = Epoch::new(self, cursor.epoch);
-            }
-            let index = epoch.order.at(cursor.window);
-            window.read(&self.stream, epoch.offset + index * self.columns as u64, self.columns);
-            window.append_to(&mut batch, self.columns);
-            cursor.window += 1;
+        match self.sources.as_slice() {
+            [source] => self.fill_from(source, cursor, &mut window, &mut batch),
+            _ => self.fill_mixed(cursor, &mut window, &mut batch),
         }
         batch
     }
 
+    fn fill_from(&self, source: &Cut, cursor: &mut Cursor, window: &mut Window, batch: &mut Batch) {
+        let mut epoch = Epoch::new(source, cursor.epoch);
+        for _ in 0..self.rows {
+            if cursor.window >= epoch.windows {
+                *cursor = Cursor { epoch: cursor.epoch + 1, window: 0 };
+                epoch = Epoch::new(source, cursor.epoch);
+            }
+            epoch.read(source, cursor.window, window);
+            window.append_to(batch, self.columns);
+            cursor.window += 1;
+        }
+    }
+
+    /// A source's epochs all have its least number of windows here, so that where it stands follows from the number of
+    /// rows it gave; an epoch with one window more leaves a random one out.
+    fn fill_mixed(&self, cursor: &mut Cursor, window: &mut Window, batch: &mut Batch) {
+        let mut epochs: Vec<Option<Epoch>> = self.sources.iter().map(|_| None).collect();
+        for _ in 0..self.rows {
+            let (index, before) = self.shares.of_row(cursor.window);
+            let source = &self.sources[index];
+            let windows = source.least_windows();
+            let number = before / windows;
+            let epoch = match epochs[index].take() {
+                Some(epoch) if epoch.number == number => epoch,
+                _ => Epoch::new(source, number),
+            };
+            epoch.read(source, before % windows, window);
+            window.append_to(batch, self.columns);
+            epochs[index] = Some(epoch);
+            cursor.window += 1;
+        }
+    }
+}
+
+impl Cut {
+    fn windows(&self, epoch: u64) -> u64 {
+        (self.stream.len() - 1 - self.offset(epoch)) / self.columns
+    }
+
+    /// Windows of the epoch that has fewest.
+    fn least_windows(&self) -> u64 {
+        (self.stream.len() - self.places()) / self.columns
+    }
+
     /// Position of the token that opens the cut of `epoch`.
     fn offset(&self, epoch: u64) -> u64 {
-        // A short stream has fewer places to start, so that every epoch keeps at least one window.
-        let places = (self.columns as u64).min(self.stream.len() - self.columns as u64);
-        rng(self.seed, epoch, OFFSET).below(places)
+        rng(self.seed, epoch, OFFSET).below(self.places())
+    }
+
+    /// A short stream has fewer places to start, so that every epoch keeps at least one window.
+    fn places(&self) -> u64 {
+        self.columns.min(self.stream.len() - self.columns)
     }
 }
 
 /// What stays the same during one epoch.
 struct Epoch {
+    number: u64,
     offset: u64,
     windows: u64,
     order: Permutation,
 }
 
 impl Epoch {
-    fn new(batches: &Batches, epoch: u64) -> Epoch {
-        let windows = batches.windows(epoch);
+    fn new(source: &Cut, number: u64) -> Epoch {
+        let windows = source.windows(number);
         Epoch {
-            offset: batches.offset(epoch),
+            number,
+            offset: source.offset(number),
             windows,
-            order: Permutation::new(batches.seed, epoch, ORDER, windows),
+            order: Permutation::new(source.seed, number, ORDER, windows),
         }
+    }
+
+    /// Reads the window at place `at` of the order.
+    fn read(&self, source: &Cut, at: u64, window: &mut Window) {
+        let start = self.offset + self.order.at(at) * source.columns;
+        window.read(&source.stream, start, source.columns as usize);
     }
 }
 
@@ -191,6 +281,29 @@ pub fn validation_batches(
         window.read(stream, start.min(stream.len()), filled);
         let last = batches.len() - 1;
         window.append_to(&mut batches[last], columns);
+    }
+    Ok(batches)
+}
+
+/// [`validation_batches`] of several streams, each with its share of `max_tokens`, but at least one window.
+///
+/// # Errors
+/// As [`validation_batches`] and [`Shares::new`].
+pub fn mixed_validation_batches(
+    streams: &[(Arc<TokenStream>, f64)],
+    rows: usize,
+    columns: usize,
+    max_tokens: u64,
+    packing: Packing,
+) -> Result<Vec<Batch>, DataError> {
+    if let [(stream, _)] = streams {
+        return validation_batches(stream, rows, columns, max_tokens, packing);
+    }
+    let shares = Shares::new(&streams.iter().map(|(_, weight)| *weight).collect::<Vec<_>>())?.shares();
+    let mut batches = Vec::new();
+    for ((stream, _), share) in streams.iter().zip(shares) {
+        let tokens = ((max_tokens as f64 * share).round() as u64).max(columns as u64);
+        batches.extend(validation_batches(stream, rows, columns, tokens, packing)?);
     }
     Ok(batches)
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fornax_base::files::read_limited;
-use fornax_base::paths::join_inside;
+use fornax_base::paths::{PathError, join_inside};
 use serde::{Deserialize, Serialize};
 
 pub use self::prepare::{PrepareOptions, PrepareProgress, Prepared, prepare};
 use crate::error::DataError;
+use crate::intake::IntakeReport;
 use crate::shards::{Shard, ShardError};
 use crate::stream::TokenStream;
 
@@ -28,6 +29,9 @@ pub struct Manifest {
     pub fingerprint: String,
     /// Version of this format, 1.
     pub format_version: u32,
+    /// What filters dropped and repaired; absent when there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intake: Option<IntakeReport>,
     /// Seed of the split by document.
     pub seed: u64,
     /// What was read, in order.
@@ -42,6 +46,24 @@ pub struct Manifest {
     pub validation_fraction: f64,
     /// Every token id is below this.
     pub vocab_size: u32,
+}
+
+impl Manifest {
+    /// Reads the `dataset.json` of a folder; its shards are not looked at.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn read(folder: &Path) -> Result<Manifest, DataError> {
+        let path = folder.join(DATASET_FILE);
+        let bytes = read_limited(&path, MAX_MANIFEST_BYTES)?;
+        let damaged = |reason: String| DataError::Dataset { path: path.clone(), reason };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if manifest.format_version != FORMAT_VERSION {
+            let found = manifest.format_version;
+            return Err(damaged(format!("format_version is {found}, expected {FORMAT_VERSION}")));
+        }
+        Ok(manifest)
+    }
 }
 
 /// A file that was read, or the embedded corpus.
@@ -97,14 +119,9 @@ impl Dataset {
     /// What is damaged, naming the shard and, for a token id, its offset; [`DataError::is_damage`] is then true. An
     /// absent `dataset.json` is [`DataError::File`].
     pub fn open(folder: &Path) -> Result<Dataset, DataError> {
+        let manifest = Manifest::read(folder)?;
         let path = folder.join(DATASET_FILE);
-        let bytes = read_limited(&path, MAX_MANIFEST_BYTES)?;
         let damaged = |reason: String| DataError::Dataset { path: path.clone(), reason };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if manifest.format_version != FORMAT_VERSION {
-            let found = manifest.format_version;
-            return Err(damaged(format!("format_version is {found}, expected {FORMAT_VERSION}")));
-        }
         let train = Arc::new(open_split(folder, &manifest, &manifest.train, &damaged)?);
         let validation = Arc::new(open_split(folder, &manifest, &manifest.validation, &damaged)?);
         Ok(Dataset { manifest, train, validation })
@@ -132,14 +149,7 @@ fn open_split(
     split: &SplitEntry,
     damaged: &dyn Fn(String) -> DataError,
 ) -> Result<TokenStream, DataError> {
-    let mut shards = Vec::new();
-    for entry in &split.shards {
-        let path = join_inside(folder, &entry.name).map_err(|error| damaged(error.to_string()))?;
-        let shard = Shard::open(&path)?;
-        check_listed(&shard, manifest, entry)?;
-        shard.verify()?;
-        shards.push(shard);
-    }
+    let shards = open_shards(folder, split, &manifest.tokenizer, manifest.vocab_size)?;
     let stream = TokenStream::from_shards(shards);
     for (what, found, expected) in
         [("tokens", stream.len(), split.tokens), ("documents", stream.n_documents(), split.documents)]
@@ -151,11 +161,29 @@ fn open_split(
     Ok(stream)
 }
 
-fn check_listed(shard: &Shard, manifest: &Manifest, entry: &ShardEntry) -> Result<(), ShardError> {
+/// Opens and verifies the shards of a split.
+fn open_shards(
+    folder: &Path,
+    split: &SplitEntry,
+    tokenizer: &str,
+    vocab_size: u32,
+) -> Result<Vec<Shard>, DataError> {
+    let open = |entry: &ShardEntry| -> Result<Shard, DataError> {
+        let damaged =
+            |error: PathError| DataError::Dataset { path: folder.join(DATASET_FILE), reason: error.to_string() };
+        let shard = Shard::open(&join_inside(folder, &entry.name).map_err(damaged)?)?;
+        check_listed(&shard, entry, tokenizer, vocab_size)?;
+        shard.verify()?;
+        Ok(shard)
+    };
+    split.shards.iter().map(open).collect()
+}
+
+fn check_listed(shard: &Shard, entry: &ShardEntry, tokenizer: &str, vocab_size: u32) -> Result<(), ShardError> {
     let pairs = [
         ("sha-256", shard.checksum(), entry.sha256.clone()),
-        ("tokenizer", shard.tokenizer_fingerprint(), manifest.tokenizer.clone()),
-        ("vocabulary size", shard.vocab_size().to_string(), manifest.vocab_size.to_string()),
+        ("tokenizer", shard.tokenizer_fingerprint(), tokenizer.to_owned()),
+        ("vocabulary size", shard.vocab_size().to_string(), vocab_size.to_string()),
         ("number of tokens", shard.n_tokens().to_string(), entry.tokens.to_string()),
     ];
     for (what, found, expected) in pairs {

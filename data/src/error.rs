@@ -72,8 +72,28 @@ pub enum DataError {
     #[error("{0} has no text")]
     NoText(String),
     /// A path is not something documents can be read from.
-    #[error("`{}` is not a .txt file, a .jsonl file, or a folder with .txt files", .0.display())]
+    #[error("`{}` is not a .txt, .jsonl or .parquet file (or .txt.gz, .jsonl.gz), nor a folder with such files", .0.display())]
     NotASource(PathBuf),
+    /// A compressed file or a Parquet file is cut off or damaged.
+    #[error("`{}` is cut off or damaged after {what} {after}: {reason}", path.display())]
+    Broken {
+        /// The file as given.
+        path: PathBuf,
+        /// What is counted: `line` or `row`.
+        what: &'static str,
+        /// How many were read before.
+        after: u64,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A Parquet file has no column of text by the name asked for.
+    #[error("`{}` {reason}", path.display())]
+    Column {
+        /// The file as given.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// A text file holds bytes that are not UTF-8.
     #[error("`{}` is not UTF-8 at byte {offset} (line {line})", path.display())]
     Utf8 {
@@ -104,6 +124,15 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// Files of the hub.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+    /// Documents are not those that were read before.
+    #[error("the documents changed while they were being read")]
+    Changed,
+    /// An option that cannot be met.
+    #[error("{0}")]
+    Option(String),
     /// The share of validation documents is not a share.
     #[error("validation_fraction ({0}) is not between 0 and 1")]
     ValidationFraction(f64),
@@ -153,8 +182,23 @@ impl DataError {
     pub fn is_damage(&self) -> bool {
         match self {
             DataError::Shard(error) => error.is_damage(),
-            DataError::Dataset { .. } => true,
+            DataError::Dataset { .. } | DataError::Broken { .. } => true,
             _ => false,
+        }
+    }
+
+    /// Whether a single row cannot be used and those after it can.
+    pub fn is_row(&self) -> bool {
+        matches!(self, DataError::Utf8 { .. } | DataError::DocumentTooLong { .. } | DataError::JsonLine { .. })
+    }
+
+    /// File and line (or row) of an error in a single row.
+    pub fn place(&self) -> Option<(PathBuf, u64)> {
+        match self {
+            DataError::Utf8 { path, line, .. }
+            | DataError::DocumentTooLong { path, line, .. }
+            | DataError::JsonLine { path, line, .. } => Some((path.clone(), *line)),
+            _ => None,
         }
     }
 
@@ -162,9 +206,10 @@ impl DataError {
     pub fn exit(&self) -> Exit {
         match self {
             error if error.is_damage() => Exit::Damaged,
-            DataError::Prefetch(_) | DataError::Remove { .. } => Exit::Failed,
+            DataError::Prefetch(_) | DataError::Remove { .. } | DataError::Changed => Exit::Failed,
             DataError::File(error) if error.is_disk_full() => Exit::Failed,
             DataError::Shard(_) => Exit::Failed,
+            DataError::Hub(error) => error.exit(),
             _ => Exit::BadInput,
         }
     }
@@ -175,6 +220,7 @@ impl DataError {
             DataError::JsonLine { .. } => {
                 Some("`--text-field` (`data.text_field` in a recipe) names the field".into())
             }
+            DataError::Hub(error) => error.hint(),
             _ => None,
         }
     }

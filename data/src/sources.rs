@@ -1,45 +1,112 @@
-//! Where documents come from: text files, folders of them, JSON Lines, the embedded corpus. Knows nothing of tokens.
+//! Where documents come from: text, JSON Lines and Parquet files, folders of them, the embedded corpus. Knows nothing
+//! of tokens; files of the hub are fetched by [`crate::hub`] and read here.
 
 mod json_lines;
+mod parquet;
 mod text;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use flate2::bufread::MultiGzDecoder;
 use fornax_base::files::sha256_file;
 use sha2::{Digest, Sha256};
 
-use self::json_lines::JsonLineDocuments;
-use self::text::TextDocuments;
+use self::json_lines::JsonLineRows;
+pub(crate) use self::json_lines::json_values;
+use self::parquet::ParquetRows;
+use self::text::TextRows;
 use crate::corpus;
 use crate::digest;
 use crate::error::DataError;
+use crate::hub::{Hub, HubError, HubProgress, is_hub};
 
 /// A longer document is refused: it must fit into memory, with its tokens, several times.
 pub const MAX_DOCUMENT_BYTES: u64 = 512 << 20;
-/// The field of a JSON Lines object that holds the text unless another is named.
+/// The field of a JSON Lines object, or the column of a Parquet file, that holds the text unless another is named.
 pub const TEXT_FIELD: &str = "text";
+/// What the names of readable files end in.
+pub const ENDINGS: [&str; 5] = [".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet"];
 
-/// Documents in order, each as its text or as the reason why it cannot be read. After an error there is no more.
+/// Documents in order, each as its text or as the reason why it cannot be read.
 pub type Documents = Box<dyn Iterator<Item = Result<String, DataError>> + Send>;
+
+/// Documents with their places. After an error of a single row ([`DataError::is_row`]) the next row follows; after any
+/// other error there is no more.
+pub type Rows = Box<dyn Iterator<Item = Result<Row, DataError>> + Send>;
+
+/// A document and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The document.
+    pub text: String,
+    /// The file as the user knows it, or `corpus`.
+    pub file: Arc<Path>,
+    /// Line of a text or JSON Lines file at which the document begins, row of a Parquet file, number of a story: all
+    /// from 1.
+    pub number: u64,
+    /// Whether bytes that are not UTF-8 were replaced by U+FFFD.
+    pub repaired: bool,
+}
+
+/// How the text of a file is found in its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One document, or several divided by lines that hold `<|endoftext|>` and nothing else. The line break in front
+    /// of such a line belongs to it; everything else, carriage returns included, is kept. A byte order mark at the
+    /// start of the file is dropped.
+    Text,
+    /// One JSON object a line, one of whose fields is the text. Blank lines are passed over.
+    JsonLines,
+    /// A column of strings, read page by page.
+    Parquet,
+}
+
+/// A file documents are read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// How messages and lists name it: the path as given, or its place in a repository of the hub.
+    pub shown: PathBuf,
+    /// How it is read.
+    pub format: Format,
+    /// Whether it is compressed with gzip, of one member or several.
+    pub gzip: bool,
+}
+
+impl TextFile {
+    /// The file at `path`, shown as `shown`, by the end of `shown`.
+    pub(crate) fn new(path: PathBuf, shown: PathBuf) -> Option<TextFile> {
+        let name = shown.to_str()?;
+        let ending = ENDINGS.into_iter().filter(|ending| name.ends_with(ending)).max_by_key(|e| e.len())?;
+        let format = match ending {
+            ".parquet" => Format::Parquet,
+            ".jsonl" | ".jsonl.gz" => Format::JsonLines,
+            _ => Format::Text,
+        };
+        Some(TextFile { path, format, gzip: ending.ends_with(".gz"), shown })
+    }
+}
+
+/// Files in the order they are read, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextFiles {
+    /// The files; never empty.
+    pub files: Vec<TextFile>,
+    /// Field or column of the text.
+    pub field: String,
+    /// Replace bytes that are not UTF-8 by U+FFFD instead of reporting them as errors.
+    pub replace_invalid: bool,
+}
 
 /// A place documents are read from, in an order that does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A text file: one document, or several divided by lines that hold `<|endoftext|>` and nothing else. The line
-    /// break in front of such a line belongs to it; everything else, carriage returns included, is kept. A byte order
-    /// mark at the start of the file is dropped.
-    TextFile(PathBuf),
-    /// The `.txt` files of a folder (not of folders in it), sorted by name.
-    TextFolder(PathBuf),
-    /// A JSON Lines file: one object a line, whose field `field` is the text. Blank lines are passed over.
-    JsonLines {
-        /// The file.
-        path: PathBuf,
-        /// Name of the field.
-        field: String,
-    },
+    /// Files, one after another.
+    Files(TextFiles),
     /// The embedded corpus.
     Corpus {
         /// Decides the stories.
@@ -63,77 +130,112 @@ pub(crate) struct Content {
 }
 
 impl Source {
-    /// The source a path stands for: a folder, a `.jsonl` file, or a `.txt` file. `field` names the text field of JSON
-    /// Lines, [`TEXT_FIELD`] when absent.
+    /// The source a path stands for: a file with one of [`ENDINGS`], or a folder, whose files with such names are read
+    /// in the order of their names (folders in it are not entered). `field` names the field or column of the text,
+    /// [`TEXT_FIELD`] when absent.
     ///
     /// # Errors
     /// When nothing is there, or it is none of these.
     pub fn from_path(path: &Path, field: Option<&str>) -> Result<Source, DataError> {
         let about = std::fs::metadata(path).map_err(read_error(path))?;
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        match extension {
-            _ if about.is_dir() => Ok(Source::TextFolder(path.to_owned())),
-            Some("jsonl") => {
-                Ok(Source::JsonLines { path: path.to_owned(), field: field.unwrap_or(TEXT_FIELD).to_owned() })
-            }
-            Some("txt") => Ok(Source::TextFile(path.to_owned())),
-            _ => Err(DataError::NotASource(path.to_owned())),
+        let files = match about.is_dir() {
+            true => files_in(path)?,
+            false => TextFile::new(path.to_owned(), path.to_owned()).into_iter().collect(),
+        };
+        match files.is_empty() {
+            true => Err(DataError::NotASource(path.to_owned())),
+            false => Ok(Source::from_files(files, field)),
         }
+    }
+
+    /// The source a text stands for: `hf:owner/name...` is fetched through `hub`, asked for when it is needed; anything
+    /// else is a path, as in [`Source::from_path`].
+    ///
+    /// # Errors
+    /// As [`Source::from_path`] and [`Hub::fetch`].
+    pub fn named(
+        name: &str,
+        field: Option<&str>,
+        hub: &dyn Fn() -> Result<Hub, HubError>,
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<Source, DataError> {
+        match is_hub(name) {
+            true => Ok(Source::from_files(hub()?.fetch(&name.parse()?, progress)?, field)),
+            false => Source::from_path(Path::new(name), field),
+        }
+    }
+
+    /// A source of these files, in this order.
+    pub(crate) fn from_files(files: Vec<TextFile>, field: Option<&str>) -> Source {
+        Source::Files(TextFiles { files, field: field.unwrap_or(TEXT_FIELD).to_owned(), replace_invalid: false })
+    }
+
+    /// The same source, in which bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn replacing_invalid(mut self, replace: bool) -> Source {
+        if let Source::Files(files) = &mut self {
+            files.replace_invalid = replace;
+        }
+        self
     }
 
     /// The documents. Files are read as the iterator advances, one document in memory at a time.
     ///
     /// # Errors
-    /// When the source cannot be opened, or a folder holds no `.txt` file. What is wrong further in comes out of the
-    /// iterator, naming file and line.
+    /// When a file cannot be opened. What is wrong further in comes out of the iterator, naming file and line.
     pub fn documents(&self) -> Result<Documents, DataError> {
+        Ok(Box::new(self.rows()?.map(|row| Ok(row?.text))))
+    }
+
+    /// The documents with their places.
+    ///
+    /// # Errors
+    /// As [`Source::documents`].
+    pub fn rows(&self) -> Result<Rows, DataError> {
         match self {
             Source::Corpus { seed, split, bytes } => {
-                Ok(Box::new(corpus::documents(*seed, *split, *bytes).map(Ok)))
+                let file: Arc<Path> = Path::new("corpus").into();
+                let row = move |(text, number)| Ok(Row { text, file: Arc::clone(&file), number, repaired: false });
+                Ok(Box::new(corpus::documents(*seed, *split, *bytes).zip(1..).map(row)))
             }
-            Source::JsonLines { path, field } => {
-                Ok(Box::new(JsonLineDocuments::new(path, open(path)?, field.clone())))
-            }
-            Source::TextFile(_) | Source::TextFolder(_) => {
-                let files = self.files()?;
-                for file in &files {
-                    open(file)?;
+            Source::Files(files) => {
+                for file in &files.files {
+                    open(&file.path)?;
                 }
-                Ok(Box::new(files.into_iter().flat_map(text_documents)))
+                let TextFiles { files, field, replace_invalid } = files.clone();
+                let rows = files.into_iter().map(move |file| file_rows(&file, &field, replace_invalid));
+                Ok(Box::new(UntilError { rows: Box::new(rows.flatten()), ended: false }))
             }
         }
     }
 
-    /// The files behind the source, sorted; none for the corpus.
-    ///
-    /// # Errors
-    /// When a folder cannot be read or holds no `.txt` file.
-    pub fn files(&self) -> Result<Vec<PathBuf>, DataError> {
+    /// The files behind the source, in order; none for the corpus.
+    pub fn files(&self) -> &[TextFile] {
         match self {
-            Source::Corpus { .. } => Ok(Vec::new()),
-            Source::TextFile(path) | Source::JsonLines { path, .. } => Ok(vec![path.clone()]),
-            Source::TextFolder(folder) => {
-                let files = text_files(folder)?;
-                if files.is_empty() { Err(DataError::NotASource(folder.clone())) } else { Ok(files) }
-            }
+            Source::Corpus { .. } => &[],
+            Source::Files(files) => &files.files,
         }
     }
 
     /// What the source holds now, file by file.
     pub(crate) fn content(&self) -> Result<Vec<Content>, DataError> {
-        if let Source::Corpus { seed, split, bytes } = self {
-            let name = format!("embedded corpus, seed {seed}, split {split:?}, {bytes} bytes");
-            return Ok(vec![corpus_content(name, self.documents()?)?]);
-        }
-        let field = match self {
-            Source::JsonLines { field, .. } => format!(" field {field}"),
-            _ => String::new(),
+        let files = match self {
+            Source::Corpus { seed, split, bytes } => {
+                let name = format!("embedded corpus, seed {seed}, split {split:?}, {bytes} bytes");
+                return Ok(vec![corpus_content(name, self.documents()?)?]);
+            }
+            Source::Files(files) => files,
         };
-        let describe = |path: &PathBuf| -> Result<Content, DataError> {
-            let (bytes, sha256) = sha256_file(path)?;
-            Ok(Content { name: format!("{}{field}", path.display()), bytes, sha256 })
+        let describe = |file: &TextFile| -> Result<Content, DataError> {
+            let (bytes, sha256) = sha256_file(&file.path)?;
+            let field = match file.format {
+                Format::Text => String::new(),
+                _ => format!(" field {}", files.field),
+            };
+            let invalid = if files.replace_invalid { ", invalid UTF-8 replaced" } else { "" };
+            Ok(Content { name: format!("{}{field}{invalid}", file.shown.display()), bytes, sha256 })
         };
-        self.files()?.iter().map(describe).collect()
+        files.files.iter().map(describe).collect()
     }
 }
 
@@ -142,8 +244,35 @@ impl Source {
 /// # Errors
 /// As [`Source::documents`].
 pub fn documents(sources: &[Source]) -> Result<Documents, DataError> {
-    let parts = sources.iter().map(Source::documents).collect::<Result<Vec<_>, _>>()?;
-    Ok(Box::new(parts.into_iter().flatten()))
+    Ok(Box::new(rows(sources)?.map(|row| Ok(row?.text))))
+}
+
+/// All documents of `sources` with their places, in order.
+///
+/// # Errors
+/// As [`Source::documents`].
+pub fn rows(sources: &[Source]) -> Result<Rows, DataError> {
+    let parts = sources.iter().map(Source::rows).collect::<Result<Vec<_>, _>>()?;
+    Ok(Box::new(UntilError { rows: Box::new(parts.into_iter().flatten()), ended: false }))
+}
+
+/// Rows up to an error that is not that of a single row.
+struct UntilError {
+    rows: Rows,
+    ended: bool,
+}
+
+impl Iterator for UntilError {
+    type Item = Result<Row, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = self.rows.next()?;
+        self.ended = matches!(&row, Err(error) if !error.is_row());
+        Some(row)
+    }
 }
 
 fn corpus_content(name: String, documents: Documents) -> Result<Content, DataError> {
@@ -159,31 +288,41 @@ fn corpus_content(name: String, documents: Documents) -> Result<Content, DataErr
     Ok(Content { name, bytes, sha256: digest::hex(&hash.finalize()) })
 }
 
-fn text_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+fn files_in(folder: &Path) -> Result<Vec<TextFile>, DataError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(read_error(folder))? {
         let path = entry.map_err(read_error(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "txt") && path.is_file() {
-            files.push(path);
+        if path.is_file() {
+            files.extend(TextFile::new(path.clone(), path));
         }
     }
-    files.sort_unstable();
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }
 
-fn text_documents(path: PathBuf) -> Documents {
-    match open(&path) {
-        Ok(reader) => Box::new(TextDocuments::new(path, reader)),
-        Err(error) => Box::new(std::iter::once(Err(error))),
+fn file_rows(file: &TextFile, field: &str, replace_invalid: bool) -> Rows {
+    let reader = match file.format {
+        Format::Parquet => {
+            return match ParquetRows::open(file, field) {
+                Ok(rows) => Box::new(rows.replacing_invalid(replace_invalid)),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            };
+        }
+        _ => Lines::open(file),
+    };
+    match (reader, file.format) {
+        (Err(error), _) => Box::new(std::iter::once(Err(error))),
+        (Ok(lines), Format::JsonLines) => Box::new(JsonLineRows::new(lines, field.to_owned(), replace_invalid)),
+        (Ok(lines), _) => Box::new(TextRows::new(lines, replace_invalid)),
     }
 }
 
 /// Opens a regular file; opening a pipe would wait for its writer.
-fn open(path: &Path) -> Result<BufReader<File>, DataError> {
+fn open(path: &Path) -> Result<File, DataError> {
     if !std::fs::metadata(path).map_err(read_error(path))?.is_file() {
         return Err(DataError::NotASource(path.to_owned()));
     }
-    Ok(BufReader::with_capacity(1 << 18, File::open(path).map_err(read_error(path))?))
+    File::open(path).map_err(read_error(path))
 }
 
 fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + use<> {
@@ -191,12 +330,75 @@ fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + use<> {
     move |source| DataError::Read { path, source }
 }
 
-/// Appends bytes up to and including the next line break to `buffer`, at most so many that one more than `limit` is
-/// never exceeded. Returns how many came.
-fn read_line(reader: &mut BufReader<File>, buffer: &mut Vec<u8>, limit: u64) -> std::io::Result<usize> {
-    use std::io::BufRead;
-    let room = (limit + 1).saturating_sub(buffer.len() as u64);
-    reader.by_ref().take(room).read_until(b'\n', buffer)
+/// The lines of a file, decompressed where needed, counted.
+struct Lines {
+    shown: Arc<Path>,
+    reader: Box<dyn BufRead + Send>,
+    gzip: bool,
+    /// Bytes (after decompression) and lines read so far.
+    offset: u64,
+    count: u64,
+}
+
+const BUFFER_BYTES: usize = 1 << 18;
+
+impl Lines {
+    fn open(file: &TextFile) -> Result<Lines, DataError> {
+        let plain = BufReader::with_capacity(BUFFER_BYTES, open(&file.path)?);
+        let reader: Box<dyn BufRead + Send> = match file.gzip {
+            true => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain))),
+            false => Box::new(plain),
+        };
+        Ok(Lines { shown: file.shown.as_path().into(), reader, gzip: file.gzip, offset: 0, count: 0 })
+    }
+
+    /// Appends bytes up to and including the next line break to `buffer`, at most so many that one more than `limit`
+    /// is never exceeded. Returns how many came: 0 at the end of the file.
+    fn append(&mut self, buffer: &mut Vec<u8>, limit: u64) -> Result<usize, DataError> {
+        let room = (limit + 1).saturating_sub(buffer.len() as u64);
+        let n = self.reader.by_ref().take(room).read_until(b'\n', buffer).map_err(|e| self.broken(e))?;
+        self.offset += n as u64;
+        self.count += u64::from(n > 0);
+        Ok(n)
+    }
+
+    /// Passes over the rest of a line of which a part was read.
+    fn skip_line(&mut self) -> Result<(), DataError> {
+        loop {
+            let piece = match self.reader.fill_buf() {
+                Ok(piece) => piece,
+                Err(error) => return Err(self.broken(error)),
+            };
+            let (n, ended) = match piece.iter().position(|byte| *byte == b'\n') {
+                Some(at) => (at + 1, true),
+                None => (piece.len(), piece.is_empty()),
+            };
+            self.reader.consume(n);
+            self.offset += n as u64;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A gzip stream that does not decompress is damaged; other failures are those of the disk.
+    fn broken(&self, error: std::io::Error) -> DataError {
+        let path = self.shown.to_path_buf();
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::InvalidInput
+            | std::io::ErrorKind::InvalidData
+                if self.gzip =>
+            {
+                DataError::Broken { path, what: "line", after: self.count, reason: error.to_string() }
+            }
+            _ => DataError::Read { path, source: error },
+        }
+    }
+
+    fn row(&self, text: String, number: u64, repaired: bool) -> Row {
+        Row { text, file: Arc::clone(&self.shown), number, repaired }
+    }
 }
 
 #[cfg(test)]

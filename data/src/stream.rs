@@ -111,6 +111,24 @@ impl TokenStream {
         });
     }
 
+    /// The tokens of document number `document`.
+    ///
+    /// # Panics
+    /// When there is no such document: an error of the caller, never of the data.
+    pub fn document(&self, document: u64) -> Range<u64> {
+        let mut left = document;
+        for (part, offset) in self.parts.iter().zip(&self.offsets) {
+            if left < part.n_documents() {
+                let start = part.document_start(left);
+                let is_last = left + 1 == part.n_documents();
+                let end = if is_last { part.n_tokens() } else { part.document_start(left + 1) };
+                return offset + start..offset + end;
+            }
+            left -= part.n_documents();
+        }
+        panic!("document {document} of a stream of {}", self.n_documents())
+    }
+
     /// Calls `visit(part, range within the part, position of the part in the stream)` for each part under `range`.
     fn for_each_part(&self, range: Range<u64>, mut visit: impl FnMut(&Part, Range<u64>, u64)) {
         if range.start >= range.end {
@@ -170,6 +188,13 @@ mod tests {
                 assert_eq!(starts, expected, "{start}..{end}");
             }
         }
+    }
+
+    #[test]
+    fn documents_are_found_across_parts() {
+        let stream = TokenStream::from_parts(vec![memory(0..5, &[0, 3]), memory(5..12, &[0, 1, 6])]);
+        let ranges: Vec<Range<u64>> = (0..5).map(|document| stream.document(document)).collect();
+        assert_eq!(ranges, [0..3, 3..5, 5..6, 6..11, 11..12]);
     }
 
     #[test]

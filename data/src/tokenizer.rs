@@ -26,7 +26,6 @@ use self::guard::guarded;
 use self::settings::{SideFiles, SpecialIds};
 use self::spelling::Spelling;
 pub use self::train::TrainProgress;
-pub(crate) use self::train::take_chunk;
 use crate::digest;
 use crate::error::DataError;
 

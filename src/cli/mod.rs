@@ -8,12 +8,15 @@ mod explain;
 mod generate;
 mod learn;
 mod model_folder;
+mod monitor;
 mod overfit;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
+mod screen;
 mod signals;
 mod train;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use fornax_base::exit::Exit;
@@ -36,6 +39,8 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
+    Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
     /// Show the way of one token through a model: what each head reads, and what may come next
@@ -55,6 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),

@@ -1,39 +1,78 @@
-//! A training run on the terminal: a progress bar, or plain lines where there is no terminal.
+//! A training run on the terminal: the monitor, a progress bar, or plain lines where there is no terminal.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fornax_data::dataset::PrepareProgress;
+use fornax_data::hub::HubProgress;
 use fornax_train::events::TrainEvent;
+pub(crate) use fornax_train::plain::grouped;
+use fornax_train::plain::sentence;
 use fornax_train::setup::Preparing;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::report::say;
+use super::watch;
 
 /// Events waiting for the terminal; more are dropped rather than waited for.
 const WAITING: usize = 1024;
 
 /// Time between two step lines where there is no terminal.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Prints events on a thread of its own until the sender is gone.
+/// Time between the end of a run and giving up on a terminal that takes no more frames.
+const FRAME_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shows events on a thread of its own until the sender is gone.
 pub(crate) struct Listener {
-    thread: JoinHandle<()>,
+    done: Receiver<()>,
+    patience: Duration,
 }
 
-/// Starts a listener; `json` prints each event as a line on stdout as well.
-pub(crate) fn listen(json: bool) -> (SyncSender<TrainEvent>, Listener) {
-    let (sender, receiver) = sync_channel(WAITING);
-    let thread = std::thread::spawn(move || print(&receiver, json));
-    (sender, Listener { thread })
+/// A channel for the events of a run.
+pub(crate) fn events() -> (SyncSender<TrainEvent>, Receiver<TrainEvent>) {
+    sync_channel(WAITING)
+}
+
+/// Prints events as lines; `json` prints each as a line of JSON on stdout as well.
+pub(crate) fn listen(events: Receiver<TrainEvent>, json: bool) -> Listener {
+    // What was printed into a pipe is waited for as long as it takes.
+    Listener::start(Duration::MAX, move || print(&events, json))
+}
+
+/// Shows the run of this process in the monitor; it must be open and not yet taking steps.
+pub(crate) fn on_screen(events: Receiver<TrainEvent>, folder: &Path, hung_up: Arc<AtomicBool>) -> Listener {
+    let monitor = watch::of_this_run(folder);
+    // These are in the log that was just read.
+    while events.try_recv().is_ok() {}
+    let folder = folder.to_path_buf();
+    Listener::start(FRAME_PATIENCE, move || {
+        watch::training(monitor, &folder, &events, &hung_up);
+        print(&events, false);
+    })
 }
 
 impl Listener {
-    /// Waits until everything is printed; the sender must be dropped before.
+    fn start(patience: Duration, listen: impl FnOnce() + Send + 'static) -> Self {
+        let (sender, done) = sync_channel(1);
+        std::thread::spawn(move || {
+            listen();
+            let _ = sender.send(());
+        });
+        Listener { done, patience }
+    }
+
+    /// Waits until everything is shown; the sender must be dropped before.
     pub(crate) fn finish(self) {
-        let _ = self.thread.join();
+        // Closed without a word after a panic, which has had its own.
+        let _ = match self.patience {
+            Duration::MAX => self.done.recv().ok(),
+            patience => self.done.recv_timeout(patience).ok(),
+        };
     }
 }
 
@@ -93,67 +132,6 @@ fn show(event: &TrainEvent, bar: Option<&ProgressBar>) {
     }
 }
 
-fn sentence(event: &TrainEvent) -> String {
-    match event {
-        TrainEvent::Started {
-            n_parameters, device, precision, tokens_per_step, total_steps, optimizer, ..
-        } => format!(
-            "training {} parameters on {device} in {precision}: {total_steps} steps of {} tokens\n{optimizer}",
-            grouped(*n_parameters),
-            grouped(*tokens_per_step)
-        ),
-        TrainEvent::Step {
-            step, loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, ..
-        } => {
-            let share = match (mfu, matmul_share) {
-                (Some(mfu), _) => format!(" | mfu {:.0}%", mfu * 100.0),
-                (None, Some(share)) => format!(" | {:.0}% of matmul rate", share * 100.0),
-                (None, None) => String::new(),
-            };
-            let eta = eta_seconds.map(|s| format!(" | eta {}", duration(s))).unwrap_or_default();
-            format!(
-                "step {step:05} | loss {loss:.4} | lr {lr:.2e} | norm {grad_norm:.2} | {} tok/s{share}{eta}",
-                grouped(*tokens_per_second as u64)
-            )
-        }
-        TrainEvent::Validation { step, loss, bits_per_byte, .. } => {
-            format!("step {step:05} | validation loss {loss:.4} | {bits_per_byte:.3} bits per byte")
-        }
-        TrainEvent::Sample { step, prompt, text } => {
-            format!("step {step:05} | sample: {}«{}»", harmless(prompt), harmless(text))
-        }
-        TrainEvent::CheckpointSaved { step, path, seconds } => {
-            format!("step {step:05} | saved {} in {seconds:.2} s", path.display())
-        }
-        TrainEvent::Warning { step, message } => format!("step {step:05} | warning: {message}"),
-        TrainEvent::Resumed { step, from, skipped, changed } => {
-            let mut text = format!("resumed at step {step} from {}", from.display());
-            for skipped in skipped {
-                text += &format!("\n  passed over {skipped}");
-            }
-            for changed in changed {
-                text += &format!("\n  changed {changed}");
-            }
-            text
-        }
-        TrainEvent::Paused { step, paused: true } => format!("step {step:05} | paused"),
-        TrainEvent::Paused { step, paused: false } => format!("step {step:05} | going on"),
-        TrainEvent::Stopped { step, message, .. } => format!("step {step:05} | {message}"),
-        TrainEvent::Finished { seconds, tokens, validation_loss, model, .. } => format!(
-            "finished: {} tokens in {}{}; model in {}",
-            grouped(*tokens),
-            duration(*seconds),
-            validation_loss.map(|l| format!(", validation loss {l:.4}")).unwrap_or_default(),
-            model.display()
-        ),
-    }
-}
-
-/// The text without characters that steer a terminal, which a young model writes like any others; line breaks stay.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
 /// Progress of tokenizer and shards.
 pub(crate) fn preparing() -> impl FnMut(Preparing) {
     let terminal = std::io::stderr().is_terminal();
@@ -161,7 +139,16 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
     let mut last = None;
     move |part| {
         let text = match part {
-            Preparing::Tokenizer => "training the tokenizer".to_string(),
+            Preparing::Hub(HubProgress::Files { repo, commit, files }) => {
+                let named = files.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+                let more = if files.len() > 3 { format!(" and {} more", files.len() - 3) } else { String::new() };
+                format!("{repo} at {}: {named}{more}", &commit[..commit.len().min(8)])
+            }
+            Preparing::Hub(HubProgress::Downloading { file, bytes, total }) => {
+                bar.set_message(format!("downloading {file}: {}%", bytes * 100 / total.max(1)));
+                format!("downloading {file} ({} bytes)", grouped(total))
+            }
+            Preparing::Tokenizer => "making the tokenizer".to_string(),
             Preparing::Data(PrepareProgress::Counting { .. }) => "counting documents".to_string(),
             Preparing::Data(PrepareProgress::Encoding { bytes, total_bytes, .. }) => {
                 bar.set_message(format!("encoding text: {}%", bytes * 100 / total_bytes.max(1)));
@@ -176,44 +163,12 @@ pub(crate) fn preparing() -> impl FnMut(Preparing) {
     }
 }
 
-/// 1234567 as "1,234,567".
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} m {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} m", s / 3600, s % 3600 / 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_cannot_steer_the_terminal() {
-        assert_eq!(harmless("a\x1b[2J\rb\u{9b}\nc"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\nc");
-    }
-
-    #[test]
-    fn numbers_are_grouped_and_times_short() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(duration(59.4), "59 s");
-        assert_eq!(duration(61.0), "1 m 01 s");
-        assert_eq!(duration(3_661.0), "1 h 01 m");
+/// Progress of work that counts documents.
+pub(crate) fn counting(what: &'static str) -> impl FnMut(u64) {
+    let terminal = std::io::stderr().is_terminal();
+    let bar = if terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    move |documents| {
+        bar.set_message(format!("{what}: {}", grouped(documents)));
+        bar.tick();
     }
 }

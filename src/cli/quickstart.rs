@@ -10,7 +10,7 @@ use super::DeviceArgument;
 use super::model_folder::{shown, unused_run};
 use super::progress;
 use super::report::{Failure, say};
-use super::train::{read_recipe, train};
+use super::train::{Shown, read_recipe, train};
 
 /// The recipe of the training stage, built in so that the program needs no file beside it.
 const RECIPE: &str = include_str!("../../recipes/quickstart.toml");
@@ -26,6 +26,9 @@ pub(crate) struct Quickstart {
     sets: Vec<String>,
     #[command(flatten)]
     device: DeviceArgument,
+    /// Show the monitor while training
+    #[arg(long)]
+    tui: bool,
 }
 
 /// One part of the quickstart. Later parts (fine-tuning, preference training, quantization, evaluation) work
@@ -62,7 +65,8 @@ impl Quickstart {
 
 fn pretrain(quickstart: &Quickstart, folder: &Path) -> Result<Exit, Failure> {
     let recipe = read_recipe(RECIPE, Path::new("recipes/quickstart.toml"), &quickstart.sets)?;
-    let outcome = train(&quickstart.device, false, folder, |around| {
+    let shown = if quickstart.tui { Shown::Screen } else { Shown::Lines };
+    let outcome = train(&quickstart.device, shown, folder, |around| {
         Run::start(around, folder, &recipe, &mut progress::preparing())
     })?;
     match outcome.ending {

@@ -103,6 +103,8 @@ pub(crate) fn install_panic_message() {
         if fornax_data::tokenizer::catches_panics() {
             return;
         }
+        // On the monitor's screen the message would be lost, and the terminal would stay as it is.
+        super::screen::give_back();
         let command: Vec<String> = std::env::args().collect();
         say(&format!(
             "error: this is a bug in fornax {}: {panic}\n\nhint: please report it with the command `{}`\n",

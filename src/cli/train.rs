@@ -26,7 +26,7 @@ use super::model_folder::shown;
 use super::overfit;
 use super::progress;
 use super::report::{Failure, say};
-use super::signals;
+use super::{screen, signals};
 
 const MAX_RECIPE_BYTES: u64 = 1 << 20;
 
@@ -70,6 +70,20 @@ pub(crate) struct Train {
     /// Print each event as a line of JSON on stdout
     #[arg(long)]
     json: bool,
+    /// Show the monitor while training
+    #[arg(long, conflicts_with_all = ["json", "check", "overfit_one_batch"])]
+    tui: bool,
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// As lines and a progress bar.
+    Lines,
+    /// With each event as JSON on stdout.
+    Json,
+    /// In the monitor, where there is a terminal.
+    Screen,
 }
 
 impl Train {
@@ -94,10 +108,18 @@ impl Train {
         }
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let folder = self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
-        let outcome = train(&self.device, self.json, &folder, |around| {
+        let outcome = train(&self.device, self.shown(), &folder, |around| {
             Run::start(around, &folder, &recipe, &mut progress::preparing())
         })?;
         Ok(conclude(&folder, &outcome))
+    }
+
+    fn shown(&self) -> Shown {
+        match (self.json, self.tui) {
+            (true, _) => Shown::Json,
+            (_, true) => Shown::Screen,
+            _ => Shown::Lines,
+        }
     }
 
     /// Where the recipe comes from, its text, and the arithmetic behind it where it was derived.
@@ -115,7 +137,7 @@ impl Train {
         let change = |text: &str, path: &Path| -> Result<TrainRecipe, TrainError> {
             Ok(recipe::load(text, &path.display().to_string(), &self.sets)?)
         };
-        let outcome = train(&self.device, self.json, folder, |around| {
+        let outcome = train(&self.device, self.shown(), folder, |around| {
             let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
             let steps = run.recipe().train.steps;
             if run.step() == steps {
@@ -137,16 +159,30 @@ pub(crate) fn read_recipe(text: &str, path: &Path, sets: &[String]) -> Result<Tr
 /// Opens the device, listens to signals, and takes the run that `open` gives to its end.
 pub(crate) fn train(
     device: &DeviceArgument,
-    json: bool,
+    shown: Shown,
     folder: &Path,
     open: impl FnOnce(Surroundings) -> Result<Run, TrainError>,
 ) -> Result<Outcome, Failure> {
-    let (sender, listener) = progress::listen(json);
+    let (sender, events) = progress::events();
     let around = surroundings(device, Some(sender))?;
     let signal = around.signal.clone();
     say(&format!("run folder: {}\n", folder.display()));
-    let mut run = open(around)?;
-    signals::ask_through(signal.flag())?;
+    if shown == Shown::Screen && !screen::is_possible() {
+        say("warning: the monitor needs a terminal on stdout; there are lines instead\n");
+    }
+    let (mut run, listener) = if shown == Shown::Screen && screen::is_possible() {
+        let run = open(around)?;
+        say_sources(&run)?;
+        let hung_up = Arc::default();
+        signals::ask_under_a_screen(signal.flag(), Arc::clone(&hung_up))?;
+        (run, progress::on_screen(events, folder, hung_up))
+    } else {
+        let listener = progress::listen(events, shown == Shown::Json);
+        let run = open(around)?;
+        say_sources(&run)?;
+        signals::ask_through(signal.flag())?;
+        (run, listener)
+    };
     let z_loss = run.recipe().train.z_loss;
     let result = run.fit(&|decoder, batch| next_token_with_z(decoder, batch, z_loss));
     drop(run); // with it the sender, which ends the listener
@@ -169,6 +205,21 @@ fn surroundings(
         listener,
         tool_version: env!("CARGO_PKG_VERSION").to_string(),
     })
+}
+
+/// Says what a run of several sources reads of each.
+fn say_sources(run: &Run) -> Result<(), Failure> {
+    let sources = run.sources()?;
+    for source in sources.iter().filter(|_| sources.len() > 1) {
+        say(&format!(
+            "source {}: {:.2} % of the tokens, {} tokens, {:.2} epochs\n",
+            source.name,
+            source.share * 100.0,
+            progress::grouped(source.tokens),
+            source.passes
+        ));
+    }
+    Ok(())
 }
 
 /// Says what to type next and gives the exit code.

@@ -3,20 +3,23 @@
 //! The monitor, `fornax` commands and people write lines into `runs/<name>/control`; the loop takes the whole file
 //! away once a step. A signal handler, set up by the binary, stores its exit code in a shared number.
 
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fornax_base::exit::Exit;
 use fornax_base::files::{self, FileError, FileSystem};
+use serde::{Deserialize, Serialize};
 
 const FILE_NAME: &str = "control";
 const TAKEN_NAME: &str = "control.taken";
 const GREATEST_BYTES: u64 = 4096;
 
 /// What a running training can be told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Command {
     /// Wait before the next step.
     Pause,
@@ -26,26 +29,99 @@ pub enum Command {
     Save,
     /// Save a checkpoint after this step and end the run.
     Stop,
+    /// Multiply the schedule's learning rate by this factor from the next step on; 1 gives the schedule back.
+    Lr(LrFactor),
 }
 
 impl Command {
-    /// Every command.
-    pub const ALL: [Self; 4] = [Self::Pause, Self::Resume, Self::Save, Self::Stop];
-
-    /// The word in the control file.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Save => "save",
-            Self::Stop => "stop",
+    /// The command of a line of the control file, in any case and with spaces around it.
+    ///
+    /// # Errors
+    /// A sentence with what was found and what is expected.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let shown: String = line.trim().chars().take(40).collect();
+        let lower = line.trim().to_ascii_lowercase();
+        let mut words = lower.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("pause"), None, None) => Ok(Self::Pause),
+            (Some("resume"), None, None) => Ok(Self::Resume),
+            (Some("save"), None, None) => Ok(Self::Save),
+            (Some("stop"), None, None) => Ok(Self::Stop),
+            (Some("lr"), Some(factor), None) => factor
+                .parse()
+                .map(Self::Lr)
+                .map_err(|what| format!("the control file holds {shown:?}, but {what}")),
+            _ => Err(format!(
+                "the control file holds {shown:?}, but `pause`, `resume`, `save`, `stop` or `lr FACTOR` is expected"
+            )),
         }
     }
+}
 
-    /// The command of a word, in any case and with spaces around it; `None` for another word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        let word = word.trim();
-        Self::ALL.into_iter().find(|command| word.eq_ignore_ascii_case(command.word()))
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pause => f.write_str("pause"),
+            Self::Resume => f.write_str("resume"),
+            Self::Save => f.write_str("save"),
+            Self::Stop => f.write_str("stop"),
+            Self::Lr(factor) => write!(f, "lr {factor}"),
+        }
+    }
+}
+
+/// What the schedule's learning rate is multiplied by: above 0 and at most [`LrFactor::GREATEST`]; 1 by default.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct LrFactor(f64);
+
+impl LrFactor {
+    /// The greatest factor: more is a slip of the finger.
+    pub const GREATEST: f64 = 100.0;
+
+    /// The factor as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for LrFactor {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl TryFrom<f64> for LrFactor {
+    type Error = String;
+
+    fn try_from(factor: f64) -> Result<Self, String> {
+        match factor > 0.0 && factor <= Self::GREATEST {
+            true => Ok(Self(factor)),
+            false => Err(format!("a factor above 0 and at most {} is expected, not {factor}", Self::GREATEST)),
+        }
+    }
+}
+
+impl From<LrFactor> for f64 {
+    fn from(factor: LrFactor) -> f64 {
+        factor.0
+    }
+}
+
+impl FromStr for LrFactor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number: f64 = text.trim().parse().map_err(|_| {
+            format!("a factor above 0 and at most {} is expected, not {:?}", Self::GREATEST, text.trim())
+        })?;
+        number.try_into()
+    }
+}
+
+impl fmt::Display for LrFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -82,12 +158,14 @@ pub enum Ending {
 }
 
 /// What one look at the control file and the signal asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Orders {
     /// Save a checkpoint after this step.
     pub save: bool,
     /// Save a checkpoint and end.
     pub ending: Option<Ending>,
+    /// Multiply the schedule's learning rate by this from the next step on; the last of several.
+    pub lr_factor: Option<LrFactor>,
     /// True when the pause state changed; read it with [`Control::is_paused`].
     pub pause_changed: bool,
     /// Sentences for warning events: lines that are no commands, a file that cannot be taken.
@@ -149,17 +227,13 @@ impl Control {
     }
 
     fn obey(&mut self, line: &str, orders: &mut Orders) {
-        match Command::from_word(line) {
-            Some(Command::Pause) => self.is_paused = true,
-            Some(Command::Resume) => self.is_paused = false,
-            Some(Command::Save) => orders.save = true,
-            Some(Command::Stop) => orders.ending = Some(Ending::Command),
-            None => {
-                let shown: String = line.trim().chars().take(40).collect();
-                orders.warnings.push(format!(
-                    "the control file holds {shown:?}, but `pause`, `resume`, `save` or `stop` is expected"
-                ));
-            }
+        match Command::parse(line) {
+            Ok(Command::Pause) => self.is_paused = true,
+            Ok(Command::Resume) => self.is_paused = false,
+            Ok(Command::Save) => orders.save = true,
+            Ok(Command::Stop) => orders.ending = Some(Ending::Command),
+            Ok(Command::Lr(factor)) => orders.lr_factor = Some(factor),
+            Err(warning) => orders.warnings.push(warning),
         }
     }
 }
@@ -178,8 +252,7 @@ pub fn send(fs: &dyn FileSystem, run_folder: &Path, command: Command) -> Result<
     if bytes.last().is_some_and(|&last| last != b'\n') {
         bytes.push(b'\n');
     }
-    bytes.extend_from_slice(command.word().as_bytes());
-    bytes.push(b'\n');
+    bytes.extend_from_slice(format!("{command}\n").as_bytes());
     files::write_atomic_bytes(fs, &path, &bytes)
 }
 
@@ -245,6 +318,31 @@ mod tests {
     }
 
     #[test]
+    fn a_factor_is_above_0_and_at_most_100() {
+        let (folder, mut control) = control();
+        let half = Command::parse(" LR  5e-1 ").unwrap();
+        assert_eq!(half, Command::Lr("0.5".parse().unwrap()));
+        for command in [Command::parse("lr 2").unwrap(), half] {
+            assert_eq!(Command::parse(&command.to_string()).unwrap(), command);
+            send(&RealFs, folder.path(), command).unwrap();
+        }
+        assert_eq!(control.poll(&RealFs).lr_factor.map(LrFactor::get), Some(0.5), "the last one counts");
+        assert_eq!(control.poll(&RealFs).lr_factor, None);
+        assert_eq!("100".parse::<LrFactor>().unwrap().get(), 100.0);
+        for wrong in ["0", "-1", "100.1", "inf", "NaN", "half", ""] {
+            assert!(wrong.parse::<LrFactor>().unwrap_err().contains("above 0 and at most 100"), "{wrong}");
+        }
+        fs::write(folder.path().join("control"), "lr 0\nlr\nlr 1 2\n").unwrap();
+        let orders = control.poll(&RealFs);
+        assert_eq!((orders.lr_factor, orders.warnings.len()), (None, 3));
+        assert_eq!(
+            orders.warnings[0],
+            "the control file holds \"lr 0\", but a factor above 0 and at most 100 is expected, not 0"
+        );
+        assert!(serde_json::from_str::<LrFactor>("0.0").is_err(), "a damaged state is refused");
+    }
+
+    #[test]
     fn what_is_no_command_is_a_warning() {
         let (folder, mut control) = control();
         let path = folder.path().join("control");
@@ -254,7 +352,7 @@ mod tests {
         assert_eq!(orders.warnings.len(), 2);
         assert_eq!(
             orders.warnings[0],
-            "the control file holds \"sav\", but `pause`, `resume`, `save` or `stop` is expected"
+            "the control file holds \"sav\", but `pause`, `resume`, `save`, `stop` or `lr FACTOR` is expected"
         );
         fs::write(&path, vec![b'x'; 5000]).unwrap();
         let orders = control.poll(&RealFs);

@@ -172,6 +172,14 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// A key that was decided when a dataset was prepared.
+    #[error("`{key}` is given, but `{source_name}` is a prepared dataset, which has it already")]
+    Prepared {
+        /// The source as the recipe names it.
+        source_name: String,
+        /// The dotted key.
+        key: &'static str,
+    },
     /// A parameter that should learn does not.
     #[error("the gradients show that this model cannot be trained so")]
     Gate(#[from] GateError),

@@ -101,7 +101,9 @@ pub fn model_config(recipe: &TrainRecipe) -> Result<Result<ModelConfig, String>,
             Ok(tokenizer) => tokenizer.vocab_size(),
             Err(error) => return Ok(Err(format!("the tokenizer cannot be read: {error}"))),
         },
-        _ => match setup::sources(recipe).and_then(|all| setup::new_tokenizer(recipe, &all, &mut |_| {})) {
+        _ => match setup::sources(recipe, &mut |_| {})
+            .and_then(|all| setup::new_tokenizer(recipe, &all, &mut |_| {}))
+        {
             Ok(tokenizer) => tokenizer.vocab_size(),
             Err(error) => return Ok(Err(format!("the vocabulary is counted in the text: {error}"))),
         },

@@ -115,6 +115,13 @@ pub enum TrainEvent {
         /// True when waiting begins, false when it ends.
         paused: bool,
     },
+    /// From the next step on the schedule's learning rate is multiplied by another factor.
+    LrFactor {
+        /// Steps done.
+        step: u64,
+        /// The factor, above 0 and at most 100; 1 is the schedule itself.
+        factor: f64,
+    },
     /// The run ended before its last step.
     Stopped {
         /// Steps done.
@@ -137,6 +144,28 @@ pub enum TrainEvent {
         /// Model folder.
         model: PathBuf,
     },
+}
+
+/// Names of the curves that [`TrainEvent::metrics`] gives.
+pub mod metric {
+    /// Mean training loss of a step.
+    pub const TRAIN_LOSS: &str = "loss/train";
+    /// Loss on the validation slice.
+    pub const VALIDATION_LOSS: &str = "loss/validation";
+    /// Validation loss in bits per byte.
+    pub const BITS_PER_BYTE: &str = "bits_per_byte/validation";
+    /// Learning rate applied.
+    pub const LR: &str = "lr";
+    /// Global gradient norm before clipping.
+    pub const GRAD_NORM: &str = "grad_norm";
+    /// Training speed.
+    pub const TOKENS_PER_SECOND: &str = "tokens_per_second";
+    /// Memory in use.
+    pub const MEMORY_BYTES: &str = "memory_bytes";
+    /// Share of the published peak.
+    pub const MFU: &str = "mfu";
+    /// Share of the measured matmul rate.
+    pub const MATMUL_SHARE: &str = "matmul_share";
 }
 
 /// Why a run ended before its last step.
@@ -171,8 +200,34 @@ impl TrainEvent {
             | TrainEvent::Warning { step, .. }
             | TrainEvent::Resumed { step, .. }
             | TrainEvent::Paused { step, .. }
+            | TrainEvent::LrFactor { step, .. }
             | TrainEvent::Stopped { step, .. }
             | TrainEvent::Finished { step, .. } => step,
+        }
+    }
+
+    /// The numbers of the event that make a curve, by the names that other tools use for them. The monitor's charts
+    /// and the TensorBoard file show whatever stands here.
+    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            TrainEvent::Step {
+                loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, memory_bytes, ..
+            } => {
+                let mut metrics = vec![
+                    (metric::TRAIN_LOSS, loss),
+                    (metric::LR, lr),
+                    (metric::GRAD_NORM, grad_norm),
+                    (metric::TOKENS_PER_SECOND, tokens_per_second),
+                ];
+                metrics.extend(memory_bytes.map(|bytes| (metric::MEMORY_BYTES, bytes as f64)));
+                metrics.extend(mfu.map(|share| (metric::MFU, share)));
+                metrics.extend(matmul_share.map(|share| (metric::MATMUL_SHARE, share)));
+                metrics
+            }
+            TrainEvent::Validation { loss, bits_per_byte, .. } => {
+                vec![(metric::VALIDATION_LOSS, loss), (metric::BITS_PER_BYTE, bits_per_byte)]
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -193,6 +248,7 @@ impl TrainEvent {
                 vec![("loss", Some(loss)), ("bits_per_byte", Some(bits_per_byte))]
             }
             TrainEvent::CheckpointSaved { seconds, .. } => vec![("seconds", Some(seconds))],
+            TrainEvent::LrFactor { factor, .. } => vec![("factor", Some(factor))],
             TrainEvent::Finished { seconds, validation_loss, .. } => {
                 vec![("seconds", Some(seconds)), ("validation_loss", validation_loss)]
             }
@@ -294,13 +350,15 @@ pub fn read_events(path: &Path) -> Result<Vec<TrainEvent>, EventError> {
     lines.iter().enumerate().map(parse).collect()
 }
 
-/// What [`cut_to_step`] took out of a log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What [`cut_to_step`] took out of a log, and what it left in force.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cut {
     /// Events of steps after the checkpoint's.
     pub later: usize,
     /// Lines that carry no step that can be read.
     pub unreadable: usize,
+    /// Factor of the last `lr_factor` event that stays.
+    pub lr_factor: Option<f64>,
 }
 
 /// Takes the events after `step` out of a log, in one atomic rewrite, so that a resumed run writes them anew. The
@@ -309,13 +367,18 @@ pub struct Cut {
 /// # Errors
 /// Those of [`files::cut_log`].
 pub fn cut_to_step(fs: &dyn FileSystem, path: &Path, step: u64) -> Result<Cut, EventError> {
+    /// No other event has a `factor`.
     #[derive(Deserialize)]
-    struct OnlyStep {
+    struct Part {
         step: u64,
+        factor: Option<f64>,
     }
     let mut cut = Cut::default();
     let done = files::cut_log(fs, path, &mut |line| match serde_json::from_str(line) {
-        Ok(OnlyStep { step: at }) if at <= step => true,
+        Ok(Part { step: at, factor }) if at <= step => {
+            cut.lr_factor = factor.or(cut.lr_factor);
+            true
+        }
         Ok(_) => {
             cut.later += 1;
             false
@@ -386,14 +449,16 @@ mod tests {
             log.append(&step_event(step, step as f64)).unwrap();
         }
         log.sync().unwrap();
+        log.append(&TrainEvent::LrFactor { step: 2, factor: 0.5 }).unwrap();
+        log.append(&TrainEvent::LrFactor { step: 4, factor: 2.0 }).unwrap();
         drop(log);
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("not json\n{\"event\":\"st");
         std::fs::write(&path, text).unwrap();
         let cut = cut_to_step(&RealFs, &path, 3).unwrap();
-        assert_eq!((cut.later, cut.unreadable), (2, 1));
+        assert_eq!(cut, Cut { later: 3, unreadable: 1, lr_factor: Some(0.5) });
         let steps: Vec<u64> = read_events(&path).unwrap().iter().map(TrainEvent::step).collect();
-        assert_eq!(steps, [1, 2, 3, 3]);
+        assert_eq!(steps, [1, 2, 3, 3, 2]);
     }
 
     proptest! {

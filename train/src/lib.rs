@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`recipe`] says what to do, [`setup`] makes tokenizer, shards and model of it, [`run`]
 //! loops over [`step`], which uses [`optimizer`], [`schedule`], [`gate`] and, under f16, [`loss_scale`];
-//! [`validation`] measures, [`events`] tell, [`checkpoint`] keeps, [`control`] listens. [`depth`] derives a recipe
-//! from one number, [`estimate`] says what a recipe costs, [`overfit`] tries whether it can learn one batch.
+//! [`validation`] measures, [`events`] tell, [`checkpoint`] keeps, [`control`] listens; [`plain`] and [`monitor`] show
+//! what the events say, [`tensorboard`] writes it for others. [`depth`] derives a recipe from one number, [`estimate`]
+//! says what a recipe costs, [`overfit`] tries whether it can learn one batch.
 
 #![forbid(unsafe_code)]
 
@@ -15,14 +16,17 @@ pub mod estimate;
 pub mod events;
 pub mod gate;
 pub mod loss_scale;
+pub mod monitor;
 pub mod optimizer;
 pub mod overfit;
+pub mod plain;
 pub mod rate;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod setup;
 pub mod step;
+pub mod tensorboard;
 pub mod validation;
 
 pub use error::TrainError;

@@ -77,12 +77,12 @@ pub fn overfit(
 ) -> Result<Overfit, TrainError> {
     let recipe = recipe.resolved()?;
     around.check_precision(&recipe)?;
-    let sources = setup::sources(&recipe)?;
+    let sources = setup::sources(&recipe, progress)?;
     let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
     setup::config(&recipe, &tokenizer)?;
     let dataset = setup::dataset(&*around.fs, scratch, &recipe, &sources, &tokenizer, progress)?;
     let (rows, context) = (recipe.train.micro_batch(), recipe.train.context);
-    let batches = Batches::new(dataset.train(), rows, context, recipe.data.packing, recipe.seed)?;
+    let batches = Batches::mixed(dataset.train(), rows, context, recipe.data.packing, recipe.seed)?;
     let batch = [batches.next_from(&mut Cursor::default())];
     let (decoder, _) = setup::decoder(&recipe, &tokenizer, &around.device)?;
     let mut decoder = decoder.trainable(true);

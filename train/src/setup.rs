@@ -2,26 +2,31 @@
 //!
 //! A run folder keeps its own tokenizer and shards, so that a resume reads exactly what the run read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use fornax_base::files::{FileSystem, write_folder_atomic};
 use fornax_data::corpus;
-use fornax_data::dataset::{DATASET_FILE, Dataset, PrepareOptions, PrepareProgress, prepare};
+use fornax_data::dataset::{Manifest, PrepareOptions, PrepareProgress, prepare};
 use fornax_data::error::DataError;
-use fornax_data::sources::{Source, documents};
-use fornax_data::tokenizer::Tokenizer;
+use fornax_data::hub::{Hub, HubProgress};
+use fornax_data::intake::{Filters, Intake};
+use fornax_data::mixture::{self, Mixture, PartEntry};
+use fornax_data::sources::Source;
+use fornax_data::tokenizer::{TOKENIZER_FILE, Tokenizer};
 use fornax_model::weights::{LoadOptions, TensorFile, from_tensors, load, read_config};
 use fornax_model::{Decoder, ModelConfig};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::TrainError;
-use crate::recipe::{ModelShape, Precision, TokenizerKind, TrainRecipe};
+use crate::recipe::{CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, Precision, TokenizerKind, TrainRecipe};
 
 /// What is being prepared, for a progress bar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Preparing {
+    /// Files of the hub are being fetched.
+    Hub(HubProgress),
     /// The tokenizer is being trained.
     Tokenizer,
     /// Text is being counted and encoded.
@@ -36,15 +41,103 @@ pub const TOKENIZER_FOLDER: &str = "tokenizer";
 /// Folder of the token shards inside a run folder.
 pub const DATA_FOLDER: &str = "data";
 
-/// The text a recipe trains on.
-pub(crate) fn sources(recipe: &TrainRecipe) -> Result<Vec<Source>, TrainError> {
+/// One of the sources a recipe trains on.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// As the recipe names it.
+    name: String,
+    weight: f64,
+    from: From,
+}
+
+/// What a source is.
+#[derive(Debug)]
+enum From {
+    /// Text that is still to be encoded.
+    Text(Source),
+    /// A folder that `data prepare` made, by an absolute path, and the fingerprint it is listed with.
+    Prepared { folder: PathBuf, fingerprint: Option<String> },
+}
+
+/// What a recipe trains on; files of the hub are fetched.
+pub(crate) fn sources(
+    recipe: &TrainRecipe,
+    progress: &mut dyn FnMut(Preparing),
+) -> Result<Vec<Origin>, TrainError> {
     let data = &recipe.data;
-    if data.is_corpus() {
-        let bytes = data.corpus_bytes.unwrap_or(CORPUS_BYTES) as usize;
-        return Ok(vec![Source::Corpus { seed: recipe.seed, split: corpus::Split::Train, bytes }]);
+    let mut origins = Vec::new();
+    if data.mixture.is_empty() {
+        add_origins(recipe, &data.source, data.text_field.as_deref(), 1.0, &mut origins, progress)?;
     }
-    let field = data.text_field.as_deref();
-    Ok(vec![Source::from_path(Path::new(&data.source), field)?])
+    for part in &data.mixture {
+        add_origins(recipe, &part.source, part.text_field.as_deref(), part.weight, &mut origins, progress)?;
+    }
+    Ok(origins)
+}
+
+fn add_origins(
+    recipe: &TrainRecipe,
+    name: &str,
+    field: Option<&str>,
+    weight: f64,
+    origins: &mut Vec<Origin>,
+    progress: &mut dyn FnMut(Preparing),
+) -> Result<(), TrainError> {
+    let path = Path::new(name);
+    if name == CORPUS {
+        let bytes = recipe.data.corpus_bytes.unwrap_or(CORPUS_BYTES) as usize;
+        let source = Source::Corpus { seed: recipe.seed, split: corpus::Split::Train, bytes };
+        origins.push(Origin { name: name.to_owned(), weight, from: From::Text(source) });
+        return Ok(());
+    }
+    if !mixture::is_prepared(path) {
+        let source = Source::named(name, field, &Hub::from_env, &mut |part| progress(Preparing::Hub(part)))?;
+        origins.push(Origin { name: name.to_owned(), weight, from: From::Text(source) });
+        return Ok(());
+    }
+    check_prepared(recipe, name, field)?;
+    // A run that is resumed from elsewhere must find it again.
+    let folder = path.canonicalize().map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    match mixture::read_list(&folder)? {
+        None => {
+            let from = From::Prepared { folder, fingerprint: None };
+            origins.push(Origin { name: name.to_owned(), weight, from });
+        }
+        Some(parts) => {
+            let all: f64 = parts.iter().map(|part| part.weight).sum();
+            origins.extend(parts.into_iter().map(|part| Origin {
+                name: format!("{name}: {}", part.name),
+                weight: weight * part.weight / all,
+                from: From::Prepared { folder: part.folder, fingerprint: Some(part.fingerprint) },
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses keys that say what was decided when the dataset was prepared.
+fn check_prepared(recipe: &TrainRecipe, name: &str, field: Option<&str>) -> Result<(), TrainError> {
+    let refuse = |key: &'static str| TrainError::Prepared { source_name: name.to_owned(), key };
+    if field.is_some() {
+        return Err(refuse("data.text_field"));
+    }
+    let is_alone = recipe.data.mixture.is_empty();
+    if is_alone && !recipe.data.clean.is_empty() {
+        return Err(refuse("data.clean"));
+    }
+    match &recipe.tokenizer {
+        Some(tokenizer) if tokenizer.kind != TokenizerKind::File => Err(refuse("tokenizer.kind")),
+        _ => Ok(()),
+    }
+}
+
+/// The texts among the sources.
+fn texts(origins: &[Origin]) -> Vec<Source> {
+    let text = |origin: &Origin| match &origin.from {
+        From::Text(source) => Some(source.clone()),
+        From::Prepared { .. } => None,
+    };
+    origins.iter().filter_map(text).collect()
 }
 
 /// The tokenizer of the run: the one kept in its folder, or made now and kept.
@@ -52,7 +145,7 @@ pub(crate) fn tokenizer(
     fs: &dyn FileSystem,
     folder: &Path,
     recipe: &TrainRecipe,
-    sources: &[Source],
+    sources: &[Origin],
     progress: &mut dyn FnMut(Preparing),
 ) -> Result<Tokenizer, TrainError> {
     let kept = folder.join(TOKENIZER_FOLDER);
@@ -69,58 +162,118 @@ pub(crate) fn keep_tokenizer(fs: &dyn FileSystem, folder: &Path, tokenizer: &Tok
     Ok(write_folder_atomic::<DataError>(fs, &kept, &mut |temporary| tokenizer.save(fs, temporary))?)
 }
 
-/// The tokenizer a recipe asks for, made anew.
+/// The tokenizer a recipe asks for, made anew; that of a prepared dataset where one is among the sources.
 pub(crate) fn new_tokenizer(
     recipe: &TrainRecipe,
-    sources: &[Source],
+    origins: &[Origin],
     progress: &mut dyn FnMut(Preparing),
 ) -> Result<Tokenizer, TrainError> {
     progress(Preparing::Tokenizer);
-    let made = match (&recipe.model.init, &recipe.tokenizer) {
-        (Some(model), _) => Tokenizer::load(model)?,
-        (None, Some(tokenizer)) => match (tokenizer.kind, &tokenizer.path) {
+    let prepared = origins.iter().find_map(|origin| match &origin.from {
+        From::Prepared { folder, .. } => Some(folder),
+        From::Text(_) => None,
+    });
+    let sources = texts(origins);
+    let filters = filters(recipe);
+    let documents = || Intake::documents(&sources, &filters);
+    let made = match (&recipe.model.init, &recipe.tokenizer, prepared) {
+        (Some(model), _, _) => Tokenizer::load(model)?,
+        (None, None, Some(folder)) => prepared_tokenizer(folder)?,
+        (None, Some(tokenizer), _) => match (tokenizer.kind, &tokenizer.path) {
             (TokenizerKind::Bpe, _) => {
                 let size = tokenizer.vocab_size.unwrap_or(DEFAULT_VOCABULARY);
-                Tokenizer::train_bpe(&mut documents(sources)?, size, &mut |_| {})?
+                Tokenizer::train_bpe(&mut documents()?, size, &mut |_| {})?
             }
-            (TokenizerKind::Characters, _) => Tokenizer::characters(&mut documents(sources)?)?,
+            (TokenizerKind::Characters, _) => Tokenizer::characters(&mut documents()?)?,
             (TokenizerKind::File, path) => Tokenizer::load(path.as_deref().unwrap_or(Path::new("")))?,
         },
-        (None, None) => Tokenizer::train_bpe(&mut documents(sources)?, DEFAULT_VOCABULARY, &mut |_| {})?,
+        (None, None, None) => Tokenizer::train_bpe(&mut documents()?, DEFAULT_VOCABULARY, &mut |_| {})?,
     };
     Ok(made)
 }
 
-const DEFAULT_VOCABULARY: usize = 4096;
-
-/// Whether the run keeps token shards already.
-pub(crate) fn has_dataset(folder: &Path) -> bool {
-    folder.join(DATA_FOLDER).join(DATASET_FILE).exists()
+/// The tokenizer beside a prepared dataset, or above the one of a mixture.
+fn prepared_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
+    let above = folder.parent().unwrap_or(folder);
+    let beside = [folder, above].into_iter().find(|folder| folder.join(TOKENIZER_FILE).is_file());
+    Ok(Tokenizer::load(beside.unwrap_or(folder))?)
 }
 
-/// The token shards of the run: those kept in its folder, verified, or encoded now.
+fn filters(recipe: &TrainRecipe) -> Filters {
+    Filters { clean: recipe.data.clean.clone(), ..Filters::default() }
+}
+
+const DEFAULT_VOCABULARY: usize = 4096;
+
+/// Whether the run keeps token shards already, or the list of those it reads.
+pub(crate) fn has_dataset(folder: &Path) -> bool {
+    mixture::is_prepared(&folder.join(DATA_FOLDER))
+}
+
+/// The token shards of the run: those kept in its folder or listed there, verified, or encoded now.
 pub(crate) fn dataset(
     fs: &dyn FileSystem,
     folder: &Path,
     recipe: &TrainRecipe,
-    sources: &[Source],
+    origins: &[Origin],
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(Preparing),
-) -> Result<Dataset, TrainError> {
+) -> Result<Mixture, TrainError> {
     let kept = folder.join(DATA_FOLDER);
-    if has_dataset(folder) {
-        let dataset = Dataset::open(&kept)?;
-        let (found, expected) = (tokenizer.fingerprint(), dataset.manifest().tokenizer.clone());
-        return match found == expected {
-            true => Ok(dataset),
-            false => Err(TrainError::TokenizerDiffers { folder: folder.to_path_buf(), found, expected }),
-        };
+    if !has_dataset(folder) {
+        fornax_base::files::create_folder(fs, &kept)?;
+        prepare_origins(fs, &kept, recipe, origins, tokenizer, progress)?;
     }
-    fornax_base::files::create_folder(fs, &kept)?;
+    let mixture = Mixture::open(&kept)?;
+    let (found, expected) = (tokenizer.fingerprint(), mixture.tokenizer().to_owned());
+    match found == expected {
+        true => Ok(mixture),
+        false => Err(TrainError::TokenizerDiffers { folder: folder.to_path_buf(), found, expected }),
+    }
+}
+
+/// Encodes the texts of the sources below `kept`, and lists them there with the prepared ones. A single text lies in
+/// `kept` itself.
+fn prepare_origins(
+    fs: &dyn FileSystem,
+    kept: &Path,
+    recipe: &TrainRecipe,
+    origins: &[Origin],
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(Preparing),
+) -> Result<(), TrainError> {
     let mut options = PrepareOptions::new(recipe.seed);
     options.validation_fraction = recipe.data.validation_fraction;
-    let report = &mut |part| progress(Preparing::Data(part));
-    Ok(prepare(fs, sources, tokenizer, &kept, &options, report)?.dataset)
+    options.filters = filters(recipe);
+    let mut encode = |source: &Source, folder: &Path| {
+        let report = &mut |part| progress(Preparing::Data(part));
+        prepare(fs, std::slice::from_ref(source), tokenizer, folder, &options, report)
+    };
+    if let [Origin { from: From::Text(source), .. }] = origins {
+        encode(source, kept)?;
+        return Ok(());
+    }
+    let mut parts = Vec::new();
+    for (index, origin) in origins.iter().enumerate() {
+        let (folder, fingerprint) = match &origin.from {
+            From::Prepared { folder, fingerprint } => {
+                let manifest = Manifest::read(folder)?;
+                let (found, asked) = (manifest.validation_fraction, recipe.data.validation_fraction);
+                if asked != DEFAULT_VALIDATION_FRACTION && asked != found {
+                    let key = "data.validation_fraction";
+                    return Err(TrainError::Prepared { source_name: origin.name.clone(), key });
+                }
+                (folder.clone(), fingerprint.clone().unwrap_or(manifest.fingerprint))
+            }
+            From::Text(source) => {
+                let name = PathBuf::from(format!("part-{index:03}"));
+                let prepared = encode(source, &kept.join(&name))?;
+                (name, prepared.dataset.manifest().fingerprint.clone())
+            }
+        };
+        parts.push(PartEntry { fingerprint, folder, name: origin.name.clone(), weight: origin.weight });
+    }
+    Ok(mixture::write_list(fs, kept, parts)?)
 }
 
 /// The model a recipe starts from, off the autodiff device, in f32.
@@ -230,5 +383,5 @@ pub(crate) fn word(precision: Precision) -> &'static str {
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) dataset: Dataset,
+    pub(crate) dataset: Mixture,
 }

@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 pub use atomic::{
     create_folder, remove_folder_atomic, write_atomic, write_atomic_bytes, write_file_synced, write_folder_atomic,
 };
-pub use log::{AppendLog, cut_log, read_log_lines};
-pub(crate) use read::open_regular;
-pub use read::{read_limited, read_text_limited, sha256_file, sha256_hex};
+pub use log::{AppendFile, AppendLog, cut_log, read_log_lines};
+pub use read::{open_regular, read_limited, read_text_limited, sha256_file, sha256_hex};
 pub use temps::remove_stale_temps;
 
 /// What can go wrong with a file; `path` is always the path as the caller gave it.

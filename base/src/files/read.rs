@@ -66,7 +66,11 @@ pub fn sha256_file(path: &Path) -> Result<(u64, String), FileError> {
 }
 
 /// Opens a regular file for reading and tells its length in bytes.
-pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), FileError> {
+///
+/// # Errors
+/// [`FileError::NotAFile`] for a folder, pipe or device (which is never opened in a way that waits), or the operating
+/// system's refusal.
+pub fn open_regular(path: &Path) -> Result<(File, u64), FileError> {
     let check = |about: &Metadata| match kind_name(about) {
         None => Ok(about.len()),
         Some(found) => Err(FileError::NotAFile { path: path.to_path_buf(), found }),

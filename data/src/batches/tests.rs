@@ -244,3 +244,57 @@ fn throughput_is_printed() {
         );
     }
 }
+
+#[test]
+fn a_mixture_keeps_its_shares_and_any_cut_gives_the_same_batches() {
+    let weights = [0.6, 0.3, 0.1];
+    // Sources are told apart by their tokens: 0.., 1000.., 2000...
+    let shifted = |n: u64, by: u32| {
+        let tokens = (0..n as u32).map(|token| token + by).collect();
+        Arc::new(TokenStream::from_tokens(tokens, vec![0, 20, 50]))
+    };
+    let streams = [shifted(400, 0), shifted(130, 1000), shifted(90, 2000)];
+    for packing in [Packing::Wrap, Packing::Documents] {
+        let mixed: Vec<_> = streams.iter().cloned().zip(weights).collect();
+        let batches = Batches::mixed(mixed, 7, 16, packing, 3).unwrap();
+        let mut end = Cursor::default();
+        let straight = take(&batches, &mut end, 60);
+        assert_eq!(end, Cursor { epoch: 0, window: 420 });
+        for cut in 0..=60 {
+            let mut cursor = Cursor::default();
+            let mut pieces = take(&batches, &mut cursor, cut);
+            let stored = serde_json::to_string(&cursor).unwrap();
+            let mut resumed: Cursor = serde_json::from_str(&stored).unwrap();
+            pieces.extend(take(&batches, &mut resumed, 60 - cut));
+            assert!(pieces == straight, "cut after {cut}");
+        }
+        let rows = straight.iter().flat_map(|batch| batch.inputs.chunks(16));
+        let mut seen: Vec<Vec<u32>> = vec![Vec::new(); 3];
+        for (n, row) in rows.enumerate() {
+            let source = (row[0] / 1000) as usize;
+            assert!(row.iter().all(|token| (*token / 1000) as usize == source), "a row of two sources");
+            seen[source].push(row[0]);
+            for (source, weight) in weights.iter().enumerate() {
+                let off = (seen[source].len() as f64 - weight * (n + 1) as f64).abs();
+                assert!(off <= 1.0 + 1e-9, "source {source} is off by {off} after {} rows", n + 1);
+            }
+        }
+        // Within an epoch no window comes twice: 24, 7 and 4 windows.
+        for (rows, windows) in seen.iter().zip([24, 7, 4]) {
+            for epoch in rows.chunks(windows) {
+                let different: HashSet<_> = epoch.iter().collect();
+                assert_eq!(different.len(), epoch.len());
+            }
+        }
+        let passes = batches.passes(420);
+        assert!((passes[0] - 252.0 / 24.0).abs() < 0.05 && (passes[2] - 42.0 / 4.0).abs() < 0.5, "{passes:?}");
+    }
+}
+
+#[test]
+fn a_mixture_of_one_is_the_stream_itself() {
+    let mixed = Batches::mixed(vec![(stream(200), 3.0)], 3, 16, Packing::Documents, 9).unwrap();
+    let (mut a, mut b) = (Cursor::default(), Cursor::default());
+    assert_eq!(take(&mixed, &mut a, 40), take(&batches(200, 3, 16, Packing::Documents, 9), &mut b, 40));
+    assert_eq!(a, b);
+}

@@ -2,18 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use fornax_base::files::{FileSystem, create_folder, remove_stale_temps, sha256_hex, write_atomic_bytes};
+use fornax_base::files::{
+    FileSystem, create_folder, read_limited, remove_stale_temps, sha256_hex, write_atomic_bytes,
+};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::split::{Rule, Side};
-use super::{DATASET_FILE, Dataset, FORMAT_VERSION, Manifest, ShardEntry, SourceEntry, SplitEntry};
+use super::{
+    DATASET_FILE, Dataset, FORMAT_VERSION, MAX_MANIFEST_BYTES, Manifest, ShardEntry, SourceEntry, SplitEntry,
+    open_shards,
+};
+use crate::contamination::OverlapExample;
 use crate::error::DataError;
-use crate::shards::{ShardError, ShardWriter};
-use crate::sources::{Source, documents};
-use crate::tokenizer::{Tokenizer, take_chunk};
+use crate::intake::{DropExample, Filters, Intake, IntakeReport};
+use crate::shards::ShardWriter;
+use crate::sources::Source;
+use crate::tokenizer::Tokenizer;
 
-/// Text held while its documents are encoded in parallel, in bytes.
-const CHUNK_BYTES: usize = 8 << 20;
+/// Which shards are complete, while a dataset is being prepared.
+const PROGRESS_FILE: &str = "prepare.json";
 
 /// How sources become a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,22 +34,28 @@ pub struct PrepareOptions {
     /// A shard is closed before it passes this number of tokens; a longer document makes a longer shard. What is held
     /// in memory is 2 or 4 bytes a token.
     pub max_shard_tokens: u64,
+    /// What is asked of documents before they are encoded.
+    pub filters: Filters,
 }
 
 impl PrepareOptions {
     /// Options with `seed`, a tenth held out, and shards of at most 64 Mi tokens.
     pub fn new(seed: u64) -> PrepareOptions {
-        PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20 }
+        PrepareOptions { seed, validation_fraction: 0.1, max_shard_tokens: 64 << 20, filters: Filters::default() }
     }
 
-    fn check(&self) -> Result<(), DataError> {
+    /// Refuses options that cannot be met.
+    ///
+    /// # Errors
+    /// The option, with what was found and what is expected.
+    pub fn check(&self) -> Result<(), DataError> {
         if !(self.validation_fraction > 0.0 && self.validation_fraction < 1.0) {
             return Err(DataError::ValidationFraction(self.validation_fraction));
         }
         if self.max_shard_tokens == 0 {
             return Err(DataError::ShardSize);
         }
-        Ok(())
+        self.filters.check()
     }
 }
 
@@ -71,11 +85,15 @@ pub struct Prepared {
     pub dataset: Dataset,
     /// Whether it was there already and nothing was written.
     pub reused: bool,
+    /// Up to three dropped documents for each reason; none when it was there already.
+    pub examples: Vec<DropExample>,
+    /// Up to three overlaps for each benchmark; none when it was there already.
+    pub overlap_examples: Vec<OverlapExample>,
 }
 
 /// Encodes `sources` with `tokenizer` into `folder`: `train-00000.shard`, `validation-00000.shard`, ..., and
 /// `dataset.json`, which is written when all shards are complete. The end-of-document token follows each document if
-/// the tokenizer has one. A folder that already holds the dataset of equal inputs is verified and used as it is;
+/// the tokenizer has one. What was interrupted goes on behind its last complete shards. A folder that already holds the dataset of equal inputs is verified and used as it is;
 /// anything else in it that `prepare` wrote is replaced, damaged or not. Two calls on one folder at a time are for the
 /// caller to prevent.
 ///
@@ -96,12 +114,22 @@ pub fn prepare(
     if let Ok(dataset) = Dataset::open(folder)
         && dataset.manifest().fingerprint == fingerprint
     {
-        return Ok(Prepared { dataset, reused: true });
+        return Ok(Prepared { dataset, reused: true, examples: Vec::new(), overlap_examples: Vec::new() });
     }
-    let (train, validation) = write_shards(fs, sources, tokenizer, folder, options, progress)?;
+    let counted = count(sources, options, progress)?;
+    let rule = Rule::new(options.seed, options.validation_fraction, counted.report.kept);
+    create_folder(fs, folder)?;
+    remove_stale_temps(fs, folder)?;
+    // From here until the list is written there is no dataset, so that a crash leaves none of old and new shards mixed.
+    remove_if_there(fs, &folder.join(DATASET_FILE))?;
+    let mut writers = Writers::new(fs, folder, tokenizer, options, &fingerprint)?;
+    writers.encode_all(sources, &rule, counted.report.kept_bytes, progress)?;
+    let Writers { train, validation, .. } = writers;
+    let (train, validation) = (train.finish()?, validation.finish()?);
     let manifest = Manifest {
         fingerprint,
         format_version: FORMAT_VERSION,
+        intake: (!options.filters.is_empty()).then_some(counted.report),
         seed: options.seed,
         sources: entries,
         tokenizer: tokenizer.fingerprint(),
@@ -111,31 +139,14 @@ pub fn prepare(
         vocab_size: tokenizer.vocab_size() as u32,
     };
     remove_unlisted(fs, folder, &manifest)?;
+    remove_if_there(fs, &folder.join(PROGRESS_FILE))?;
     let path = folder.join(DATASET_FILE);
     write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
-    Ok(Prepared { dataset: Dataset::open(folder)?, reused: false })
+    let dataset = Dataset::open(folder)?;
+    Ok(Prepared { dataset, reused: false, examples: counted.examples, overlap_examples: counted.overlap_examples })
 }
 
-fn write_shards(
-    fs: &dyn FileSystem,
-    sources: &[Source],
-    tokenizer: &Tokenizer,
-    folder: &Path,
-    options: &PrepareOptions,
-    progress: &mut dyn FnMut(PrepareProgress),
-) -> Result<(SplitEntry, SplitEntry), DataError> {
-    let (n_documents, total_bytes) = count(sources, progress)?;
-    let rule = Rule::new(options.seed, options.validation_fraction, n_documents);
-    create_folder(fs, folder)?;
-    remove_stale_temps(fs, folder)?;
-    // From here until the list is written there is no dataset, so that a crash leaves none of old and new shards mixed.
-    remove_if_there(fs, &folder.join(DATASET_FILE))?;
-    let mut writers = Writers::new(fs, folder, tokenizer, options);
-    writers.encode_all(sources, &rule, total_bytes, progress)?;
-    Ok((writers.train.finish()?, writers.validation.finish()?))
-}
-
-fn to_json(manifest: &Manifest, path: &Path) -> Result<Vec<u8>, DataError> {
+fn to_json(manifest: &impl Serialize, path: &Path) -> Result<Vec<u8>, DataError> {
     let mut json = serde_json::to_vec_pretty(manifest)
         .map_err(|error| DataError::Dataset { path: path.to_owned(), reason: error.to_string() })?;
     json.push(b'\n');
@@ -161,32 +172,67 @@ fn fingerprint(entries: &[SourceEntry], tokenizer: &Tokenizer, options: &Prepare
         options.validation_fraction,
         options.max_shard_tokens
     );
+    if !options.filters.is_empty() {
+        text.push_str(&options.filters.describe());
+    }
     for entry in entries {
         text.push_str(&format!("source {} {} {:?}\n", entry.sha256, entry.bytes, entry.name));
     }
     sha256_hex(text.as_bytes())
 }
 
-/// Number of documents and bytes of their text.
-fn count(sources: &[Source], progress: &mut dyn FnMut(PrepareProgress)) -> Result<(u64, u64), DataError> {
-    let (mut n, mut bytes) = (0, 0);
-    for document in documents(sources)? {
-        bytes += document?.len() as u64;
-        n += 1;
-        if n % 4096 == 0 {
-            progress(PrepareProgress::Counting { documents: n });
-        }
+/// What a first reading of the sources gives.
+struct Counted {
+    report: IntakeReport,
+    examples: Vec<DropExample>,
+    overlap_examples: Vec<OverlapExample>,
+}
+
+fn count(
+    sources: &[Source],
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(PrepareProgress),
+) -> Result<Counted, DataError> {
+    let mut intake = Intake::new(sources, &options.filters)?;
+    while !intake.next_chunk()?.is_empty() {
+        progress(PrepareProgress::Counting { documents: intake.report().documents });
     }
-    if n == 0 {
-        return Err(DataError::NoText("the list of sources".to_owned()));
+    let report = intake.report();
+    if report.kept == 0 {
+        return Err(DataError::NoText(match report.documents {
+            0 => "the list of sources".to_owned(),
+            n => format!("what the filters leave of {n} documents"),
+        }));
     }
-    Ok((n, bytes))
+    Ok(Counted { report, examples: intake.examples(), overlap_examples: intake.overlap_examples().to_vec() })
 }
 
 struct Writers<'a> {
     tokenizer: &'a Tokenizer,
+    options: &'a PrepareOptions,
+    fs: &'a dyn FileSystem,
+    folder: PathBuf,
+    fingerprint: String,
     train: SplitWriter<'a>,
     validation: SplitWriter<'a>,
+}
+
+/// `prepare.json`: what an interrupted preparation has completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Progress {
+    pub(super) fingerprint: String,
+    pub(super) train: Closed,
+    pub(super) validation: Closed,
+}
+
+/// The complete shards of a split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Closed {
+    pub(super) entry: SplitEntry,
+    /// Documents (or parts of one) that went into them, those without tokens included.
+    parts: u64,
 }
 
 impl<'a> Writers<'a> {
@@ -194,9 +240,15 @@ impl<'a> Writers<'a> {
         fs: &'a dyn FileSystem,
         folder: &Path,
         tokenizer: &'a Tokenizer,
-        options: &PrepareOptions,
-    ) -> Writers<'a> {
-        let split = |name| SplitWriter {
+        options: &'a PrepareOptions,
+        fingerprint: &str,
+    ) -> Result<Writers<'a>, DataError> {
+        let done = completed(folder, fingerprint, tokenizer);
+        if done.is_none() {
+            remove_if_there(fs, &folder.join(PROGRESS_FILE))?;
+        }
+        let (train, validation) = done.map_or_else(Default::default, |done| (done.train, done.validation));
+        let split = |name, closed: Closed| SplitWriter {
             fs,
             folder: folder.to_owned(),
             name,
@@ -204,9 +256,19 @@ impl<'a> Writers<'a> {
             fingerprint: tokenizer.fingerprint_bytes(),
             max_tokens: options.max_shard_tokens,
             writer: ShardWriter::new(tokenizer.vocab_size() as u32, tokenizer.fingerprint_bytes()),
-            entry: SplitEntry::default(),
+            entry: closed.entry.clone(),
+            parts: 0,
+            closed,
         };
-        Writers { tokenizer, train: split("train"), validation: split("validation") }
+        Ok(Writers {
+            tokenizer,
+            options,
+            fs,
+            folder: folder.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            train: split("train", train),
+            validation: split("validation", validation),
+        })
     }
 
     /// Encodes chunk by chunk: in parallel within a chunk, written in the order of the documents.
@@ -217,25 +279,27 @@ impl<'a> Writers<'a> {
         total_bytes: u64,
         progress: &mut dyn FnMut(PrepareProgress),
     ) -> Result<(), DataError> {
-        let mut documents = documents(sources)?;
+        let mut intake = Intake::new(sources, &self.options.filters)?;
         let mut index = 0;
         loop {
-            let chunk = take_chunk(&mut documents, CHUNK_BYTES)?;
+            let chunk = intake.next_chunk()?;
             if chunk.is_empty() {
                 return Ok(());
             }
             let mut parts = Vec::with_capacity(chunk.len());
-            for text in chunk {
-                parts.extend(rule.parts(index, text)?);
+            for row in chunk {
+                for (side, text) in rule.parts(index, row.text)? {
+                    if !self.side(side).is_done() {
+                        parts.push((side, text));
+                    }
+                }
                 index += 1;
             }
             let encoded: Vec<_> = parts.par_iter().map(|(_, text)| encode(self.tokenizer, text)).collect();
             for ((side, text), tokens) in parts.iter().zip(encoded) {
-                let writer = match side {
-                    Side::Train => &mut self.train,
-                    Side::Validation => &mut self.validation,
-                };
-                writer.push(&tokens?, text.len() as u64)?;
+                if self.side(*side).push(&tokens?, text.len() as u64)? {
+                    self.note()?;
+                }
             }
             progress(PrepareProgress::Encoding {
                 bytes: self.train.entry.bytes + self.validation.entry.bytes,
@@ -244,6 +308,31 @@ impl<'a> Writers<'a> {
             });
         }
     }
+
+    fn side(&mut self, side: Side) -> &mut SplitWriter<'a> {
+        match side {
+            Side::Train => &mut self.train,
+            Side::Validation => &mut self.validation,
+        }
+    }
+
+    /// Notes which shards are complete.
+    fn note(&self) -> Result<(), DataError> {
+        let (train, validation) = (self.train.closed.clone(), self.validation.closed.clone());
+        let progress = Progress { fingerprint: self.fingerprint.clone(), train, validation };
+        let path = self.folder.join(PROGRESS_FILE);
+        Ok(write_atomic_bytes(self.fs, &path, &to_json(&progress, &path)?)?)
+    }
+}
+
+/// What an interrupted preparation of the same dataset left, when all of it is whole.
+pub(super) fn completed(folder: &Path, fingerprint: &str, tokenizer: &Tokenizer) -> Option<Progress> {
+    let bytes = read_limited(&folder.join(PROGRESS_FILE), MAX_MANIFEST_BYTES).ok()?;
+    let progress: Progress = serde_json::from_slice(&bytes).ok()?;
+    let tokenizer = (tokenizer.fingerprint(), tokenizer.vocab_size() as u32);
+    let whole = |closed: &Closed| open_shards(folder, &closed.entry, &tokenizer.0, tokenizer.1).is_ok();
+    let is_ours = progress.fingerprint == fingerprint && whole(&progress.train) && whole(&progress.validation);
+    is_ours.then_some(progress)
 }
 
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, DataError> {
@@ -262,27 +351,41 @@ struct SplitWriter<'a> {
     max_tokens: u64,
     writer: ShardWriter,
     entry: SplitEntry,
+    /// Documents seen; those up to `closed.parts` lie in complete shards.
+    parts: u64,
+    closed: Closed,
 }
 
 impl SplitWriter<'_> {
-    fn push(&mut self, tokens: &[u32], bytes: u64) -> Result<(), ShardError> {
+    /// Whether the next document lies in a complete shard already; it is passed over then.
+    fn is_done(&mut self) -> bool {
+        let done = self.parts < self.closed.parts;
+        self.parts += u64::from(done);
+        done
+    }
+
+    /// Adds a document. True when a shard was completed before it.
+    fn push(&mut self, tokens: &[u32], bytes: u64) -> Result<bool, DataError> {
         let n = tokens.len() as u64;
-        if self.writer.n_tokens() > 0 && self.writer.n_tokens() + n > self.max_tokens {
+        let closes = self.writer.n_tokens() > 0 && self.writer.n_tokens() + n > self.max_tokens;
+        if closes {
             self.close()?;
         }
         self.writer.push_document(tokens);
+        self.parts += 1;
         self.entry.bytes += bytes;
         self.entry.tokens += n;
-        Ok(())
+        Ok(closes)
     }
 
-    fn close(&mut self) -> Result<(), ShardError> {
+    fn close(&mut self) -> Result<(), DataError> {
         let empty = ShardWriter::new(self.vocab_size, self.fingerprint);
         let writer = std::mem::replace(&mut self.writer, empty);
         let name = format!("{}-{:05}.shard", self.name, self.entry.shards.len());
         let written = writer.finish(self.fs, &self.folder.join(&name))?;
         self.entry.documents += written.n_documents;
         self.entry.shards.push(ShardEntry { name, sha256: written.checksum, tokens: written.n_tokens });
+        self.closed = Closed { entry: self.entry.clone(), parts: self.parts };
         Ok(())
     }
 

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use fornax_base::files::{FileSystem, RealFs};
 use fornax_base::testing::{FailKind, FailingFs};
 
+use super::prepare::{Progress, completed};
 use super::*;
+use crate::intake::Filters;
 use crate::sources::Source;
 use crate::tokenizer::Tokenizer;
 
@@ -40,7 +42,7 @@ impl Work {
     }
 
     fn prepare_on(&self, fs: &dyn FileSystem, options: &PrepareOptions) -> Result<Prepared, DataError> {
-        let sources = [Source::TextFolder(self.path("text"))];
+        let sources = [Source::from_path(&self.path("text"), None).unwrap()];
         prepare(fs, &sources, &self.tokenizer, &self.path("data"), options, &mut |_| {})
     }
 
@@ -55,7 +57,7 @@ impl Work {
 }
 
 fn options(max_shard_tokens: u64) -> PrepareOptions {
-    PrepareOptions { seed: 3, validation_fraction: 0.2, max_shard_tokens }
+    PrepareOptions { seed: 3, validation_fraction: 0.2, max_shard_tokens, filters: Filters::default() }
 }
 
 /// The documents of a stream, without the end-of-text token that closes each.
@@ -198,7 +200,7 @@ fn a_single_document_is_cut_at_the_fraction() {
     fs::write(work.path("one.txt"), &text).unwrap();
     let characters = Tokenizer::characters(&mut std::iter::once(Ok(text.clone()))).unwrap();
     let options = PrepareOptions::new(0);
-    let sources = [Source::TextFile(work.path("one.txt"))];
+    let sources = [Source::from_path(&work.path("one.txt"), None).unwrap()];
     let prepared = prepare(&RealFs, &sources, &characters, &work.path("data"), &options, &mut |_| {}).unwrap();
     let read = |stream: &TokenStream| {
         let mut tokens = Vec::new();
@@ -218,7 +220,7 @@ fn tinyshakespeare_is_split_as_nanogpt_splits_it() {
         println!("tinyshakespeare is absent: passed over");
         return;
     }
-    let sources = [Source::TextFile(root)];
+    let sources = [Source::from_path(&root, None).unwrap()];
     let characters = Tokenizer::characters(&mut sources[0].documents().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let prepared =
@@ -230,7 +232,7 @@ fn tinyshakespeare_is_split_as_nanogpt_splits_it() {
 #[test]
 fn progress_ends_at_the_whole() {
     let work = Work::new();
-    let sources = [Source::TextFolder(work.path("text"))];
+    let sources = [Source::from_path(&work.path("text"), None).unwrap()];
     let mut last = None;
     let mut progress = |p| last = Some(p);
     prepare(&RealFs, &sources, &work.tokenizer, &work.path("data"), &options(200), &mut progress).unwrap();
@@ -277,4 +279,36 @@ fn a_crash_at_any_operation_leaves_a_whole_dataset_or_none() {
             assert_eq!(work.files(), files, "nothing is left over after {k} {kind:?}");
         }
     }
+}
+
+/// The proof that an interrupted preparation does not begin anew: complete shards are kept as they are.
+#[test]
+fn an_interrupted_preparation_goes_on_behind_its_last_complete_shards() {
+    use std::os::unix::fs::MetadataExt;
+    let work = Work::new();
+    let options = options(200);
+    let whole = work.prepare(&options).unwrap().dataset.manifest().clone();
+    assert!(whole.train.shards.len() > 3, "{:?}", whole.train.shards);
+    let files = work.files();
+    let counting = FailingFs::counting();
+    fs::remove_dir_all(work.path("data")).unwrap();
+    work.prepare_on(&counting, &options).unwrap();
+    let mut went_on = 0;
+    for k in 1..=counting.ops_used() {
+        fs::remove_dir_all(work.path("data")).unwrap();
+        work.prepare_on(&FailingFs::new(k, FailKind::Abort), &options).unwrap_err();
+        let noted = completed(&work.path("data"), &whole.fingerprint, &work.tokenizer);
+        let inodes = |progress: &Progress| -> Vec<u64> {
+            let shards = progress.train.entry.shards.iter().chain(&progress.validation.entry.shards);
+            shards.map(|shard| fs::metadata(work.path("data").join(&shard.name)).unwrap().ino()).collect()
+        };
+        let before = noted.as_ref().map(inodes);
+        assert_eq!(work.prepare(&options).unwrap().dataset.manifest(), &whole, "{k}");
+        assert_eq!(work.files(), files, "{k}");
+        if let (Some(noted), Some(before)) = (noted, before) {
+            assert_eq!(inodes(&noted), before, "{k}: a complete shard was written again");
+            went_on += usize::from(!before.is_empty());
+        }
+    }
+    assert!(went_on > 10, "{went_on}");
 }

@@ -1,59 +1,72 @@
-//! Documents of a JSON Lines file.
-
-use std::fs::File;
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+//! Rows of a JSON Lines file.
 
 use serde_json::{Map, Value};
 
-use super::{MAX_DOCUMENT_BYTES, read_error, read_line};
+use super::{Lines, MAX_DOCUMENT_BYTES, Row, TextFile};
 use crate::error::DataError;
 
-pub(super) struct JsonLineDocuments {
-    path: PathBuf,
-    reader: BufReader<File>,
+pub(super) struct JsonLineRows {
+    lines: Lines,
     field: String,
-    /// Bytes and lines read so far.
-    offset: u64,
-    lines: u64,
+    replace_invalid: bool,
+    /// Longest line in bytes.
+    limit: u64,
     ended: bool,
 }
 
-impl JsonLineDocuments {
-    pub(super) fn new(path: &Path, reader: BufReader<File>, field: String) -> JsonLineDocuments {
-        JsonLineDocuments { path: path.to_owned(), reader, field, offset: 0, lines: 0, ended: false }
+impl JsonLineRows {
+    pub(super) fn new(lines: Lines, field: String, replace_invalid: bool) -> JsonLineRows {
+        JsonLineRows { lines, field, replace_invalid, limit: MAX_DOCUMENT_BYTES, ended: false }
     }
 
-    /// The text of the next line that is not blank; `None` at the end of the file.
-    fn read(&mut self) -> Result<Option<String>, DataError> {
+    /// Rows no longer than `limit` bytes, for tests of the limit.
+    #[cfg(test)]
+    pub(super) fn with_limit(mut self, limit: u64) -> JsonLineRows {
+        self.limit = limit;
+        self
+    }
+
+    fn read(&mut self) -> Result<Option<Row>, DataError> {
+        let Some((line, repaired)) = self.line()? else { return Ok(None) };
+        let text = self.text(&line)?;
+        Ok(Some(self.lines.row(text, self.lines.count, repaired)))
+    }
+
+    /// The next line that is not blank, and whether it was repaired; `None` at the end of the file.
+    fn line(&mut self) -> Result<Option<(String, bool)>, DataError> {
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
-            let n = read_line(&mut self.reader, &mut bytes, MAX_DOCUMENT_BYTES).map_err(read_error(&self.path))?;
-            if n == 0 {
+            let from = self.lines.offset;
+            if self.lines.append(&mut bytes, self.limit)? == 0 {
                 return Ok(None);
             }
-            let from = self.offset;
-            self.offset += n as u64;
-            self.lines += 1;
-            if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-                let (path, line) = (self.path.clone(), self.lines);
-                return Err(DataError::DocumentTooLong { path, line, limit: MAX_DOCUMENT_BYTES });
+            let line = self.lines.count;
+            if bytes.len() as u64 > self.limit {
+                if bytes.last() != Some(&b'\n') {
+                    self.lines.skip_line()?;
+                }
+                let path = self.lines.shown.to_path_buf();
+                return Err(DataError::DocumentTooLong { path, line, limit: self.limit });
             }
-            let line = std::str::from_utf8(&bytes).map_err(|error| DataError::Utf8 {
-                path: self.path.clone(),
-                offset: from + error.valid_up_to() as u64,
-                line: self.lines,
-            })?;
-            let line = if from == 0 { line.strip_prefix('\u{FEFF}').unwrap_or(line) } else { line };
-            if !line.trim().is_empty() {
-                return self.text(line).map(Some);
+            let (text, repaired) = match std::str::from_utf8(&bytes) {
+                Ok(text) => (text.to_owned(), false),
+                Err(_) if self.replace_invalid => (String::from_utf8_lossy(&bytes).into_owned(), true),
+                Err(error) => {
+                    let path = self.lines.shown.to_path_buf();
+                    return Err(DataError::Utf8 { path, offset: from + error.valid_up_to() as u64, line });
+                }
+            };
+            let text = if from == 0 { text.strip_prefix('\u{FEFF}').unwrap_or(&text) } else { &text };
+            if !text.trim().is_empty() {
+                return Ok(Some((text.to_owned(), repaired)));
             }
         }
     }
 
     fn text(&self, line: &str) -> Result<String, DataError> {
-        let wrong = |reason: String| DataError::JsonLine { path: self.path.clone(), line: self.lines, reason };
+        let path = || self.lines.shown.to_path_buf();
+        let wrong = |reason: String| DataError::JsonLine { path: path(), line: self.lines.count, reason };
         let mut object: Map<String, Value> =
             serde_json::from_str(line).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
         match object.remove(&self.field) {
@@ -67,17 +80,39 @@ impl JsonLineDocuments {
     }
 }
 
-impl Iterator for JsonLineDocuments {
-    type Item = Result<String, DataError>;
+/// The objects of a JSON Lines file, whole.
+///
+/// # Errors
+/// When the file cannot be opened; what is wrong with a line comes out of the iterator.
+pub(crate) fn json_values(
+    file: &TextFile,
+) -> Result<impl Iterator<Item = Result<Value, DataError>> + use<>, DataError> {
+    let mut rows = JsonLineRows::new(Lines::open(file)?, String::new(), false);
+    Ok(std::iter::from_fn(move || {
+        let line = match rows.line() {
+            Ok(line) => line?.0,
+            Err(error) => return Some(Err(error)),
+        };
+        let (path, number) = (rows.lines.shown.to_path_buf(), rows.lines.count);
+        Some(serde_json::from_str(&line).map_err(|error| DataError::JsonLine {
+            path,
+            line: number,
+            reason: format!("not JSON: {error}"),
+        }))
+    }))
+}
+
+impl Iterator for JsonLineRows {
+    type Item = Result<Row, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.ended {
             match self.read() {
-                Ok(Some(text)) if text.is_empty() => {}
-                Ok(Some(text)) => return Some(Ok(text)),
+                Ok(Some(row)) if row.text.is_empty() => {}
+                Ok(Some(row)) => return Some(Ok(row)),
                 Ok(None) => self.ended = true,
                 Err(error) => {
-                    self.ended = true;
+                    self.ended = !error.is_row();
                     return Some(Err(error));
                 }
             }

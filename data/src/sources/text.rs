@@ -1,42 +1,35 @@
 //! Documents of a text file.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
-
-use super::{MAX_DOCUMENT_BYTES, read_error, read_line};
+use super::{Lines, MAX_DOCUMENT_BYTES, Row};
 use crate::error::DataError;
 use crate::tokenizer::END_OF_TEXT;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-pub(super) struct TextDocuments {
-    path: PathBuf,
-    reader: BufReader<File>,
-    /// Bytes and lines read so far.
-    offset: u64,
-    lines: u64,
+pub(super) struct TextRows {
+    lines: Lines,
+    replace_invalid: bool,
     ended: bool,
 }
 
-impl TextDocuments {
-    pub(super) fn new(path: PathBuf, reader: BufReader<File>) -> TextDocuments {
-        TextDocuments { path, reader, offset: 0, lines: 0, ended: false }
+impl TextRows {
+    pub(super) fn new(lines: Lines, replace_invalid: bool) -> TextRows {
+        TextRows { lines, replace_invalid, ended: false }
     }
 
     /// The next document, empty ones included; `None` at the end of the file.
-    fn read(&mut self) -> Result<Option<String>, DataError> {
-        let (offset, line) = (self.offset, self.lines + 1);
+    fn read(&mut self) -> Result<Option<Row>, DataError> {
+        let (offset, line) = (self.lines.offset, self.lines.count + 1);
         let mut bytes = Vec::new();
         loop {
             let start = bytes.len();
-            let n = read_line(&mut self.reader, &mut bytes, MAX_DOCUMENT_BYTES).map_err(read_error(&self.path))?;
+            let n = self.lines.append(&mut bytes, MAX_DOCUMENT_BYTES)?;
             if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-                let (path, line) = (self.path.clone(), self.lines + 1);
+                // What follows belongs to the same document: there is no next one to go on with.
+                self.ended = true;
+                let (path, line) = (self.lines.shown.to_path_buf(), self.lines.count);
                 return Err(DataError::DocumentTooLong { path, line, limit: MAX_DOCUMENT_BYTES });
             }
-            self.offset += n as u64;
-            self.lines += 1;
             if n == 0 {
                 self.ended = true;
                 break;
@@ -51,34 +44,40 @@ impl TextDocuments {
         if self.ended && bytes.is_empty() {
             return Ok(None);
         }
-        self.text(bytes, offset, line).map(Some)
+        let (text, repaired) = self.text(bytes, offset, line)?;
+        Ok(Some(self.lines.row(text, line, repaired)))
     }
 
-    /// The text of a document that begins at byte `offset` of the file, in `line`.
-    fn text(&self, bytes: Vec<u8>, offset: u64, line: u64) -> Result<String, DataError> {
-        let mut text = String::from_utf8(bytes).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let breaks = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() as u64;
-            DataError::Utf8 { path: self.path.clone(), offset: offset + valid as u64, line: line + breaks }
-        })?;
+    /// The text of a document that begins at byte `offset` of the file, in `line`, and whether it had to be repaired.
+    fn text(&self, bytes: Vec<u8>, offset: u64, line: u64) -> Result<(String, bool), DataError> {
+        let (mut text, repaired) = match String::from_utf8(bytes) {
+            Ok(text) => (text, false),
+            Err(error) if self.replace_invalid => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let breaks = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let path = self.lines.shown.to_path_buf();
+                return Err(DataError::Utf8 { path, offset: offset + valid as u64, line: line + breaks });
+            }
+        };
         if offset == 0 && text.starts_with('\u{FEFF}') {
             text.remove(0);
         }
-        Ok(text)
+        Ok((text, repaired))
     }
 }
 
-impl Iterator for TextDocuments {
-    type Item = Result<String, DataError>;
+impl Iterator for TextRows {
+    type Item = Result<Row, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.ended {
             match self.read() {
-                Ok(Some(text)) if text.is_empty() => {}
-                Ok(Some(text)) => return Some(Ok(text)),
+                Ok(Some(row)) if row.text.is_empty() => {}
+                Ok(Some(row)) => return Some(Ok(row)),
                 Ok(None) => {}
                 Err(error) => {
-                    self.ended = true;
+                    self.ended |= !error.is_row();
                     return Some(Err(error));
                 }
             }

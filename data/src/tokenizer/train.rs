@@ -131,10 +131,7 @@ pub(super) fn count_words(
 }
 
 /// Documents up to about `limit` bytes, at least one if there is one.
-pub(crate) fn take_chunk(
-    documents: &mut dyn Iterator<Item = Document>,
-    limit: usize,
-) -> Result<Vec<String>, DataError> {
+fn take_chunk(documents: &mut dyn Iterator<Item = Document>, limit: usize) -> Result<Vec<String>, DataError> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while bytes < limit {

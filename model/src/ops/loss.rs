@@ -15,8 +15,8 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
-/// Elements of one chunk of logits: 16 MiB in f32.
-const CHUNK_ELEMENTS: usize = 4 << 20;
+/// Elements of one chunk of logits: 32 MiB in f32. The gradient of the head is read and written once a chunk.
+const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// What is done to the logits, and what is added to the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
-use fornax_data::dataset::{DATASET_FILE, Dataset};
+use fornax_data::mixture::{Mixture, is_prepared};
+use fornax_data::tokenizer::TOKENIZER_FILE;
 use fornax_data::{Batch, Batches, Cursor, Packing, Tokenizer};
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::RECIPE_FILE;
@@ -140,15 +141,14 @@ impl Inspect {
         let run = match path.join(RECIPE_FILE).exists() {
             true => Some(path.as_path()),
             // The folder of shards inside a run folder.
-            false => {
-                path.parent().filter(|above| path.join(DATASET_FILE).exists() && above.join(RECIPE_FILE).exists())
-            }
+            false => path.parent().filter(|above| is_prepared(path) && above.join(RECIPE_FILE).exists()),
         };
         let Some(run) = run else {
-            let dataset = path.join(DATASET_FILE).exists().then(|| path.clone());
+            let dataset = is_prepared(path).then(|| path.clone());
             let tokenizer = match (&self.tokenizer, &dataset) {
                 (Some(tokenizer), _) => tokenizer.clone(),
                 (None, None) => path.clone(),
+                (None, Some(_)) if path.join(TOKENIZER_FILE).exists() => path.clone(),
                 (None, Some(_)) => {
                     return Err(Failure::input(format_args!("`{}` does not hold its tokenizer", path.display()))
                         .hint("--tokenizer FILE names the one it was prepared with"));
@@ -171,10 +171,9 @@ impl Inspect {
         subject: &Subject,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<Vec<Token>>, Failure> {
-        let dataset = Dataset::open(folder).map_err(data_failure)?;
-        let manifest = dataset.manifest();
-        let (found, expected) = (tokenizer.fingerprint(), &manifest.tokenizer);
-        if &found != expected {
+        let mixture = Mixture::open(folder).map_err(data_failure)?;
+        let (found, expected) = (tokenizer.fingerprint(), mixture.tokenizer());
+        if found != expected {
             let (folder, tokenizer) = (folder.display(), subject.tokenizer.display());
             return Err(Failure::input(format_args!(
                 "`{folder}` was prepared with the tokenizer {}, `{tokenizer}` is {}",
@@ -183,14 +182,14 @@ impl Inspect {
             ))
             .hint("--tokenizer FILE names the one it was prepared with"));
         }
-        let stream = dataset.train();
         let recipe = subject.recipe.as_ref();
         let context = self.context.map(|context| context as usize).or(recipe.map(|recipe| recipe.train.context));
         // A short dataset is shown whole.
-        let context = context.unwrap_or(CONTEXT.min(stream.len().saturating_sub(1) as usize));
+        let shortest = mixture.train().iter().map(|(stream, _)| stream.len()).min().unwrap_or(0);
+        let context = context.unwrap_or(CONTEXT.min(shortest.saturating_sub(1) as usize));
         let packing = recipe.map_or(Packing::Documents, |recipe| recipe.data.packing);
-        let seed = recipe.map_or(manifest.seed, |recipe| recipe.seed);
-        let batches = Batches::new(stream, 1, context, packing, seed).map_err(data_failure)?;
+        let seed = recipe.map_or(mixture.parts()[0].dataset.manifest().seed, |recipe| recipe.seed);
+        let batches = Batches::mixed(mixture.train(), 1, context, packing, seed).map_err(data_failure)?;
         let mut cursor = Cursor::default();
         Ok((0..self.rows.unwrap_or(ROWS)).map(|_| row(tokenizer, &batches.next_from(&mut cursor))).collect())
     }

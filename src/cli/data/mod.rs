@@ -1,9 +1,13 @@
 //! `fornax data`: text to token shards, and what is worth knowing about a text before that.
 
+mod arguments;
 mod compare_tokenizers;
+mod dedup;
 mod inspect;
 mod prepare;
+mod report;
 mod show;
+mod stats;
 mod train_tokenizer;
 
 use clap::{Args, Subcommand};
@@ -24,6 +28,10 @@ pub(crate) struct Data {
 enum DataCommand {
     /// Encode text into the token shards that training reads
     Prepare(prepare::Prepare),
+    /// Measure a text or a prepared dataset: lengths, words, tokens, duplicates
+    Stats(stats::Stats),
+    /// Write a text without its exact and near duplicates
+    Dedup(dedup::Dedup),
     /// Learn a vocabulary from text
     TrainTokenizer(train_tokenizer::TrainTokenizer),
     /// Show text as the tokens a model reads, or the rows of a dataset as training sees them
@@ -36,6 +44,8 @@ impl Data {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         match self.command {
             DataCommand::Prepare(command) => command.run(),
+            DataCommand::Stats(command) => command.run(),
+            DataCommand::Dedup(command) => command.run(),
             DataCommand::TrainTokenizer(command) => command.run(),
             DataCommand::Inspect(command) => command.run(),
             DataCommand::CompareTokenizers(command) => command.run(),

@@ -13,7 +13,9 @@ use fornax_data::{DataError, Source, Tokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::arguments::source;
 use super::data_failure;
+use crate::cli::progress::preparing;
 use crate::cli::report::{Failure, print, say};
 
 /// Time between two lines where there is no terminal.
@@ -101,9 +103,10 @@ impl TrainTokenizer {
 
     fn train(&self, bytes: &mut u64) -> Result<Tokenizer, Failure> {
         let field = self.text_field.as_deref();
+        let mut fetched = preparing();
         let sources: Result<Vec<Source>, _> =
-            self.sources.iter().map(|path| Source::from_path(path.as_ref(), field)).collect();
-        let all = documents(&sources.map_err(data_failure)?).map_err(data_failure)?;
+            self.sources.iter().map(|name| source(name, field, &mut fetched)).collect();
+        let all = documents(&sources?).map_err(data_failure)?;
         let mut all = limited(all, self.limit, bytes);
         let made = match (self.kind, self.vocab_size) {
             (Kind::Bpe, None) => {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::CheckpointError;
+use crate::control::LrFactor;
 use crate::loss_scale::LossScale;
 use crate::recipe::ScheduleKind;
 
@@ -30,6 +31,9 @@ pub struct State {
     pub loss_scale: Option<LossScale>,
     /// Kind of the schedule; its rate is a function of the step.
     pub schedule: ScheduleKind,
+    /// What `lr` in the control file multiplied the schedule's rate by.
+    #[serde(default)]
+    pub lr_factor: LrFactor,
     /// Validation loss measured at this very step, nats per token.
     #[serde(default)]
     pub validation_loss: Option<f64>,

@@ -24,6 +24,7 @@ enum Rule {
 
 /// What an update leaves for the next one of the same parameter.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "handles: one for each parameter, a few hundred in all")]
 enum State {
     AdamW(adamw::Moments),
     /// The momentum, n.

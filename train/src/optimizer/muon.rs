@@ -127,7 +127,7 @@ mod tests {
         let away = |x: Tensor<2>| {
             let x = if x.dims()[0] > m { x.transpose() } else { x };
             let gram = values(x.clone().matmul(x.transpose()));
-            let identity = |i: usize| if i % (m + 1) == 0 { 1.0 } else { 0.0 };
+            let identity = |i: usize| if i.is_multiple_of(m + 1) { 1.0 } else { 0.0 };
             let squares = gram.iter().enumerate().map(|(i, g)| (g - identity(i)).powi(2));
             squares.sum::<f32>().sqrt() / (m as f32).sqrt()
         };

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{
-    DataRecipe, EvalRecipe, ModelRecipe, ModelShape, RecipeCheckError, ScheduleKind, StepsRecipe, TokenizerKind,
-    TokenizerRecipe, TrainRecipe,
+    CORPUS, DataRecipe, EvalRecipe, ModelRecipe, ModelShape, RecipeCheckError, ScheduleKind, StepsRecipe,
+    TokenizerKind, TokenizerRecipe, TrainRecipe,
 };
 
 /// Dimensions stay below 2^31, which every device's index type holds.
@@ -169,21 +169,40 @@ fn check_tokenizer(model: &ModelRecipe, tokenizer: Option<&TokenizerRecipe>) -> 
 }
 
 fn check_data(data: &DataRecipe) -> Result<(), RecipeCheckError> {
-    if data.source.is_empty() {
-        return Err(OutOfRange {
-            key: "data.source",
-            found: "empty".to_owned(),
-            expected: "`corpus` or a path".to_owned(),
-        });
+    match (data.source.is_empty(), data.mixture.is_empty()) {
+        (true, true) => {
+            return Err(OutOfRange {
+                key: "data.source",
+                found: "empty".to_owned(),
+                expected: "`corpus`, a path, or a dataset of the hub".to_owned(),
+            });
+        }
+        (false, false) => {
+            let because = "a run reads one or the other";
+            return Err(Both { one: "data.source", other: "data.mixture", because });
+        }
+        _ => {}
+    }
+    for part in &data.mixture {
+        let weight = "a number above 0";
+        number("data.mixture.weight", part.weight, weight, |x| x > 0.0)?;
+        if part.source.is_empty() {
+            let expected = "`corpus`, a path, or a dataset of the hub".to_owned();
+            return Err(OutOfRange { key: "data.mixture.source", found: "empty".to_owned(), expected });
+        }
+        let is_plain = part.source == CORPUS || part.source.ends_with(".txt");
+        no_effect("data.mixture.text_field", is_plain && part.text_field.is_some(), "this source is plain text")?;
     }
     let named = data.text_field.is_some();
-    if data.is_corpus() {
-        no_effect("data.text_field", named, "`data.source` is `corpus`")?;
-    } else {
-        let is_plain = data.source.ends_with(".txt") && named;
-        no_effect("data.text_field", is_plain, "`data.source` is plain text")?;
+    no_effect("data.text_field", named && !data.mixture.is_empty(), "each source of `data.mixture` has its own")?;
+    no_effect("data.text_field", named && data.source == CORPUS, "`data.source` is `corpus`")?;
+    no_effect("data.text_field", named && data.source.ends_with(".txt"), "`data.source` is plain text")?;
+    if !data.is_corpus() {
         let because = "`data.source` is not `corpus`";
         no_effect("data.corpus_bytes", data.corpus_bytes.is_some(), because)?;
+    }
+    if let Some(wrong) = data.clean.wrong() {
+        return Err(RecipeCheckError::Clean(wrong));
     }
     let bytes = data.corpus_bytes.unwrap_or(1 << 20);
     within("data.corpus_bytes", bytes, 1_000..=1_000_000_000_000)?;

@@ -88,6 +88,9 @@ pub enum RecipeCheckError {
         /// Why one of them must go.
         because: &'static str,
     },
+    /// A limit of `[data.clean]` that cannot be met.
+    #[error("`data.clean`: {0}")]
+    Clean(String),
     /// The recipe cannot be stored in the run folder.
     #[error(transparent)]
     NotToml(#[from] RecipeError),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::schedule::Schedule;
 
 pub use fornax_data::batches::Packing;
+pub use fornax_data::clean::CleanOptions;
 
 pub use error::RecipeCheckError;
 pub use optimizer::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
@@ -160,7 +161,9 @@ pub enum TokenizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
-    /// `corpus` (the embedded stories), or a text file, a folder of them, or a `.jsonl` file.
+    /// `corpus` (the embedded stories), a text, JSON Lines or Parquet file, a folder of them, a dataset of the hub
+    /// (`hf:owner/name`), or a folder made by `data prepare`; empty when `mixture` is given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// Field of a JSON line holding the text; default `text` for a `.jsonl` source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,13 +177,35 @@ pub struct DataRecipe {
     /// How documents become rows.
     #[serde(default)]
     pub packing: Packing,
+    /// What is asked of documents before they are encoded.
+    #[serde(default, skip_serializing_if = "CleanOptions::is_empty")]
+    pub clean: CleanOptions,
+    /// Several sources with their weights, instead of `source`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixtureRecipe>,
 }
 
 impl DataRecipe {
-    /// Whether the text comes from the embedded corpus.
+    /// Whether text comes from the embedded corpus.
     pub fn is_corpus(&self) -> bool {
-        self.source == "corpus"
+        self.source == CORPUS || self.mixture.iter().any(|part| part.source == CORPUS)
     }
+}
+
+/// The name of the embedded corpus among sources.
+pub const CORPUS: &str = "corpus";
+
+/// `[[data.mixture]]`: one of several sources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixtureRecipe {
+    /// As `data.source`.
+    pub source: String,
+    /// Its share of the tokens trained on, relative to the other weights.
+    pub weight: f64,
+    /// As `data.text_field`, for this source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_field: Option<String>,
 }
 
 /// `[train]`: length and size of the run.
@@ -316,11 +341,13 @@ impl Default for CheckpointRecipe {
 pub struct LogRecipe {
     /// Steps between step events.
     pub every: u64,
+    /// Also write the numbers as TensorBoard event files, in `tensorboard/` of the run folder.
+    pub tensorboard: bool,
 }
 
 impl Default for LogRecipe {
     fn default() -> Self {
-        LogRecipe { every: 1 }
+        LogRecipe { every: 1, tensorboard: false }
     }
 }
 
@@ -387,8 +414,11 @@ fn default_seed() -> u64 {
     1337
 }
 
+/// Share of the documents held out where a recipe does not say.
+pub(crate) const DEFAULT_VALIDATION_FRACTION: f64 = 0.1;
+
 fn default_validation_fraction() -> f64 {
-    0.1
+    DEFAULT_VALIDATION_FRACTION
 }
 
 #[cfg(test)]

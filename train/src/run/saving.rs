@@ -13,6 +13,7 @@ use crate::checkpoint::{self, Best, NamedTensor, RngPosition, State};
 use crate::control::Ending;
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
+use crate::tensorboard::Tensorboard;
 
 /// Failed saves in a row after which a run gives up.
 const SAVE_ATTEMPTS: u32 = 3;
@@ -56,6 +57,11 @@ impl Run {
         // The events of the steps before must be on disk before a checkpoint says they are done.
         self.write_log()?;
         self.log.sync()?;
+        if let Some(Err(error)) = self.tensorboard.as_mut().map(Tensorboard::sync) {
+            self.tensorboard = None;
+            let message = format!("no more TensorBoard events: {}", sentence(&error.into()));
+            self.emit(TrainEvent::Warning { step: self.step, message })?;
+        }
         let loss = self.validated.filter(|(step, _)| *step == self.step).map(|(_, loss)| loss);
         // The best of the steps that have a checkpoint: another one could not be kept.
         let present = loss.map(|loss| Best { step: self.step, loss });
@@ -69,6 +75,7 @@ impl Run {
             rng: RngPosition { seed: self.recipe.seed, step: self.step },
             loss_scale: self.loss_scale,
             schedule: self.recipe.schedule.kind,
+            lr_factor: self.lr_factor,
             validation_loss: loss,
             best,
             recipe_hash: self.recipe_hash.clone(),

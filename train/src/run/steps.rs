@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
-use fornax_data::batches::{Batch, Batches};
+use fornax_data::batches::Batch;
 use fornax_data::prefetch::Prefetch;
 use fornax_model::Decoder;
 
 use super::clock::Clock;
 use super::{Outcome, Run, sentence};
 use crate::checkpoint;
-use crate::control::{Control, Ending};
+use crate::control::{Control, Ending, LrFactor};
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
 use crate::loss_scale::LossScale;
@@ -63,7 +63,7 @@ impl Run {
                 micro_batches.push(batch);
                 after = cursor;
             }
-            let lr = self.recipe.schedule().lr_at(self.step, total);
+            let lr = self.recipe.schedule().lr_at(self.step, total) * self.lr_factor.get();
             let report = self.update(objective, &micro_batches, lr)?;
             self.cursor = after;
             self.step += 1;
@@ -128,12 +128,6 @@ impl Run {
         }
     }
 
-    fn batches(&self) -> Result<Batches, TrainError> {
-        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
-        let stream = self.inputs.dataset.train();
-        Ok(Batches::new(stream, rows, context, self.recipe.data.packing, self.recipe.seed)?)
-    }
-
     fn announce(&mut self, total: u64) -> Result<(), TrainError> {
         self.emit(TrainEvent::Started {
             run: self.folder.clone(),
@@ -155,7 +149,11 @@ impl Run {
             for message in orders.warnings {
                 self.emit(TrainEvent::Warning { step: self.step, message })?;
             }
-            if orders.save || orders.ending.is_some() {
+            let lr_changes = match orders.lr_factor {
+                Some(factor) => self.change_lr(factor)?,
+                None => false,
+            };
+            if orders.save || lr_changes || orders.ending.is_some() {
                 clock.pause();
                 self.save()?;
                 if !control.is_paused() {
@@ -172,6 +170,19 @@ impl Run {
             }
             std::thread::sleep(PAUSE_POLL);
         }
+    }
+
+    /// Takes a new factor of the learning rate; false when it is the present one. A checkpoint must follow, so that
+    /// a resume after a crash has it too.
+    fn change_lr(&mut self, factor: LrFactor) -> Result<bool, TrainError> {
+        if factor == self.lr_factor {
+            return Ok(false);
+        }
+        self.lr_factor = factor;
+        // One saved at this very step holds the factor of before.
+        self.saved = None;
+        self.emit(TrainEvent::LrFactor { step: self.step, factor: factor.get() })?;
+        Ok(true)
     }
 
     fn step_event(&self, loss: f64, grad_norm: f64, lr: f64, clock: &mut Clock) -> TrainEvent {

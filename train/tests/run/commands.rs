@@ -1,20 +1,22 @@
 //! The control file, signals, and listeners that do not listen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use fornax_base::exit::Exit;
-use fornax_base::files::RealFs;
-use fornax_train::checkpoint::Checkpoint;
+use fornax_base::files::{FileSystem, RealFs, WritableFile};
+use fornax_data::batches::Batch;
+use fornax_model::Decoder;
+use fornax_train::checkpoint::{self, Checkpoint};
 use fornax_train::control::{Command, Ending, Signal, send};
-use fornax_train::events::{StopReason, TrainEvent};
-use fornax_train::run::{Run, Surroundings};
+use fornax_train::events::{StopReason, TrainEvent, to_line};
+use fornax_train::run::{EVENTS_FILE, Run, Surroundings};
 use fornax_train::step::next_token;
 
-use crate::{Place, around, around_with, checkpoint_bytes, events, finish, resume, told};
+use crate::{Place, around, around_with, checkpoint_bytes, copy_folder, events, finish, resume, told};
 
 /// Long enough for any step on a busy machine; what passes it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -96,6 +98,166 @@ fn pause_save_resume_and_stop_are_obeyed() {
         (checkpoint_bytes(&folder, outcome.step), checkpoint_bytes(&straight, outcome.step));
     assert!(model == straight_model && optimizer == straight_optimizer);
     assert_eq!(finish(resume(&folder, None, &[&steps]).unwrap()).ending, None);
+}
+
+/// Trains to the end and multiplies the learning rate by 0.25 after step 5 and by 2 after step 8.
+fn fit_with_commands(mut run: Run, folder: &Path) {
+    let step = std::cell::Cell::new(run.step());
+    let objective = |decoder: &Decoder, batch: &Batch| {
+        // One micro-batch a step: this is the step under way.
+        step.set(step.get() + 1);
+        let factor = match step.get() {
+            5 => Some("0.25"),
+            8 => Some("2"),
+            _ => None,
+        };
+        if let Some(factor) = factor {
+            send(&RealFs, folder, Command::Lr(factor.parse().unwrap())).unwrap();
+        }
+        next_token(decoder, batch)
+    };
+    assert_eq!(run.fit(&objective).unwrap().ending, None);
+}
+
+#[test]
+fn a_factor_of_the_learning_rate_is_resumed_exactly() {
+    let place = Place::new();
+    let straight = place.at("straight");
+    fit_with_commands(place.start("straight", &place.recipe(&[])).unwrap(), &straight);
+    let plain = place.train("plain", &place.recipe(&[]));
+    let rates = |run: &Path| -> Vec<f64> {
+        let lr = |event: &TrainEvent| if let TrainEvent::Step { lr, .. } = event { Some(*lr) } else { None };
+        events(run).iter().filter_map(lr).collect()
+    };
+    let (changed, schedule) = (rates(&straight), rates(&plain));
+    for (i, (lr, of_schedule)) in changed.iter().zip(&schedule).enumerate() {
+        let factor = [1.0, 0.25, 2.0][usize::from(i >= 5) + usize::from(i >= 8)];
+        assert_eq!(*lr, of_schedule * factor, "step {}", i + 1);
+    }
+    assert!(checkpoint_bytes(&straight, 12)[0] != checkpoint_bytes(&plain, 12)[0], "it makes a difference");
+    for at in [4, 5, 6, 8, 9, 11] {
+        let resumed = place.at(&format!("resumed at {at}"));
+        copy_folder(&straight, &resumed);
+        for later in at + 1..=12 {
+            std::fs::remove_dir_all(checkpoint::folder_of(&resumed, later)).unwrap();
+        }
+        fit_with_commands(resume(&resumed, None, &[]).unwrap(), &resumed);
+        for step in at..=12 {
+            let same = checkpoint_bytes(&resumed, step) == checkpoint_bytes(&straight, step);
+            assert!(same, "resumed at {at}: step {step} differs");
+        }
+        assert_eq!(told(&resumed), told(&straight), "resumed at {at}");
+    }
+}
+
+#[test]
+fn a_factor_in_the_log_that_no_checkpoint_has_is_taken_back() {
+    let place = Place::new();
+    let run = place.train("run", &place.recipe(&[]));
+    for later in 6..=12 {
+        std::fs::remove_dir_all(checkpoint::folder_of(&run, later)).unwrap();
+    }
+    // Killed between the event and the checkpoint that would have held it.
+    let line = to_line(&TrainEvent::LrFactor { step: 5, factor: 0.5 }).unwrap();
+    let log = run.join(EVENTS_FILE);
+    std::fs::write(&log, std::fs::read_to_string(&log).unwrap() + &line + "\n").unwrap();
+    finish(resume(&run, None, &[]).unwrap());
+    let factors: Vec<f64> = events(&run)
+        .iter()
+        .filter_map(|event| if let TrainEvent::LrFactor { factor, .. } = event { Some(*factor) } else { None })
+        .collect();
+    assert_eq!(factors, [0.5, 1.0]);
+    let straight = place.train("straight", &place.recipe(&[]));
+    assert!(checkpoint_bytes(&run, 12) == checkpoint_bytes(&straight, 12));
+}
+
+#[test]
+fn tensorboard_files_are_written_when_the_recipe_asks() {
+    let place = Place::new();
+    let plain = place.train("plain", &place.recipe(&[]));
+    assert!(!plain.join("tensorboard").exists());
+    let run = place.train("run", &place.recipe(&["log.tensorboard=true"]));
+    let files = || std::fs::read_dir(run.join("tensorboard")).unwrap().count();
+    assert_eq!(files(), 1);
+    assert_eq!(told(&run), told(&plain), "it changes nothing else");
+    finish(resume(&run, Some(6), &[]).unwrap());
+    assert_eq!(files(), 2);
+    // A disk that takes the log but no event files costs a warning.
+    let place = Place::new();
+    let folder = place.at("run");
+    let recipe = place.recipe(&["log.tensorboard=true"]);
+    let fs = Arc::new(NoTensorboard::default());
+    let (around, _events) = around_with(Arc::clone(&fs) as Arc<dyn FileSystem>);
+    let mut run = Run::start(around, &folder, &recipe, &mut |_| {}).unwrap();
+    fs.refuses.store(true, Ordering::SeqCst);
+    assert_eq!(run.fit(&next_token).unwrap().step, 12);
+    let said = told(&folder).into_iter().filter(|line| line.contains("no more TensorBoard events")).count();
+    assert_eq!(said, 1);
+}
+
+/// The disk itself, but writes into event files fail from a moment on.
+#[derive(Default)]
+struct NoTensorboard {
+    refuses: Arc<AtomicBool>,
+}
+
+struct Refusing(Box<dyn WritableFile>, Arc<AtomicBool>);
+
+impl std::io::Write for Refusing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::StorageFull.into()),
+            false => self.0.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl WritableFile for Refusing {
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+}
+
+impl FileSystem for NoTensorboard {
+    fn create_new(&self, path: &Path) -> std::io::Result<Box<dyn WritableFile>> {
+        RealFs.create_new(path)
+    }
+
+    fn open_append(&self, path: &Path) -> std::io::Result<Box<dyn WritableFile>> {
+        let file = RealFs.open_append(path)?;
+        match path.to_string_lossy().contains("tfevents") {
+            true => Ok(Box::new(Refusing(file, Arc::clone(&self.refuses)))),
+            false => Ok(file),
+        }
+    }
+
+    fn set_len(&self, path: &Path, len: u64) -> std::io::Result<()> {
+        RealFs.set_len(path, len)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        RealFs.rename(from, to)
+    }
+
+    fn sync_folder(&self, path: &Path) -> std::io::Result<()> {
+        RealFs.sync_folder(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> std::io::Result<()> {
+        RealFs.create_folder(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+        RealFs.remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> std::io::Result<()> {
+        RealFs.remove_folder(path)
+    }
 }
 
 #[test]

@@ -159,6 +159,7 @@ fn told(run: &Path) -> Vec<String> {
         }
         TrainEvent::Sample { step, prompt, text } => Some(format!("sample {step} {prompt:?} {text:?}")),
         TrainEvent::Warning { step, message } => Some(format!("warning {step} {message}")),
+        TrainEvent::LrFactor { step, factor } => Some(format!("lr factor {step} {:x}", factor.to_bits())),
         _ => None,
     };
     events(run).iter().filter_map(line).collect()

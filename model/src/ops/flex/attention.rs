@@ -12,7 +12,7 @@ use burn::tensor::Shape;
 
 use super::buffer::{Heads, by_head, heads, tensor, unset, values, with_rows};
 use super::parallel::{self, Shared};
-use super::product::{Matrix, multiply};
+use super::product::{Matrix, multiply_alone};
 use super::simd::{exp, kernel, load_at, store_at};
 use crate::ops::attention::Visible;
 
@@ -21,7 +21,7 @@ const QUERIES: usize = 64;
 /// Keys of one block: with `QUERIES` rows, 128 KiB of scores.
 const KEYS: usize = 512;
 /// Multiplications of the whole op below which the calling thread does it alone.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 1 << 20;
 
 /// q_bhtd, k_bgsd, v_bgsd, hidden_xts -> (out_bhtd, log_sum_bht): the logarithm of the sum of exponentials of
 /// each query's scores.
@@ -96,7 +96,7 @@ fn forward_block(
         let queries = Matrix::rows(&q.values[q_at..], q.strides[2]);
         let block = Matrix::rows(&k.values[k_at + from * k.strides[2]..], k.strides[2]);
         // SAFETY: m queries and n keys of d floats, at their strides; `scores` holds m n.
-        unsafe { multiply([m, n, d], scores.as_mut_ptr(), n, (queries, block.transposed()), scale, false, false) };
+        unsafe { multiply_alone([m, n, d], scores.as_mut_ptr(), n, (queries, block.transposed()), scale, false) };
         let first = from == keys.start;
         for (i, scores) in scores.chunks_exact_mut(n).take(m).enumerate() {
             let shown = seen.of(row, rows.start + i, from..to);
@@ -111,7 +111,7 @@ fn forward_block(
         let weights = Matrix::rows(&scores, n);
         let block = Matrix::rows(&v.values[v_at + from * v.strides[2]..], v.strides[2]);
         // SAFETY: m rows of weights, n values of d floats; m rows of `out` are this task's.
-        unsafe { multiply([m, d, n], out.start, out.stride, (weights, block), 1.0, !first, false) };
+        unsafe { multiply_alone([m, d, n], out.start, out.stride, (weights, block), 1.0, !first) };
         from = to;
     }
     for (i, log_sum) in log_sum.iter_mut().enumerate() {
@@ -213,8 +213,8 @@ fn backward_block(
         let (k, v) = (block(&x.k, kv, from), block(&x.v, kv, from));
         // SAFETY: m queries and n keys of d floats at their strides; both buffers hold m n.
         unsafe {
-            multiply([m, n, d], weights.as_mut_ptr(), n, (q, k.transposed()), x.scale, false, false);
-            multiply([m, n, d], slopes.as_mut_ptr(), n, (dout, v.transposed()), 1.0, false, false);
+            multiply_alone([m, n, d], weights.as_mut_ptr(), n, (q, k.transposed()), x.scale, false);
+            multiply_alone([m, n, d], slopes.as_mut_ptr(), n, (dout, v.transposed()), 1.0, false);
         }
         let pairs = weights.chunks_exact_mut(n).zip(slopes.chunks_exact_mut(n)).take(m);
         for (i, (weights, slopes)) in pairs.enumerate() {
@@ -225,17 +225,16 @@ fn backward_block(
         let (p, ds) = (Matrix::rows(&weights, n), Matrix::rows(&slopes, n));
         // SAFETY: rows from..to of dk and dv and m rows of dq are this task's.
         unsafe {
-            multiply(
+            multiply_alone(
                 [n, d, m],
                 dv.start.add(from * dv.stride),
                 dv.stride,
                 (p.transposed(), dout),
                 1.0,
                 true,
-                false,
             );
-            multiply([n, d, m], dk.start.add(from * dk.stride), dk.stride, (ds.transposed(), q), 1.0, true, false);
-            multiply([m, d, n], dq.start, dq.stride, (ds, k), 1.0, from != keys.start, false);
+            multiply_alone([n, d, m], dk.start.add(from * dk.stride), dk.stride, (ds.transposed(), q), 1.0, true);
+            multiply_alone([m, d, n], dq.start, dq.stride, (ds, k), 1.0, from != keys.start);
         }
         from = to;
     }

@@ -93,7 +93,7 @@ impl Inputs {
             let chunk = Matrix::rows(&hidden[from * c..], c);
             let operands = (chunk, head_matrix.transposed());
             // SAFETY: `rows` rows of hidden, the whole head; `logits` holds rows v.
-            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, 1.0, false, true) };
+            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, false) };
             let of_chunk = from..from + rows;
             let weights = wanted.map(|wanted| &wanted.weights[of_chunk.clone()]);
             self.score_rows(logits, from, weights, &mut nll[of_chunk.clone()], &mut log_z[of_chunk]);
@@ -104,13 +104,13 @@ impl Inputs {
             // SAFETY: rows from.. of dhidden; `rows` rows of gradients and the whole head.
             unsafe {
                 let target = dhidden[from * c..].as_mut_ptr();
-                multiply([rows, c, v], target, c, (dlogits, head_matrix), 1.0, false, true);
+                multiply([rows, c, v], target, c, (dlogits, head_matrix), false);
             }
             if let Some(dhead) = &mut dhead {
                 // SAFETY: dhead has v rows of c; `rows` rows of gradients and of hidden.
                 unsafe {
                     let operands = (dlogits.transposed(), chunk);
-                    multiply([v, c, rows], dhead.as_mut_ptr(), c, operands, 1.0, from > 0, true);
+                    multiply([v, c, rows], dhead.as_mut_ptr(), c, operands, from > 0);
                 }
             }
         }
@@ -222,13 +222,19 @@ kernel! {
 kernel! {
     /// The sum of e^(x - shift).
     fn sum_exp(s, x: &[f32], shift: f32) -> f32 {
-        let shift_v = s.splat(shift);
+        let shift = s.splat(shift);
         let mut sum = s.splat(0.0);
         let whole = x.len() / S::LANES * S::LANES;
         for at in (0..whole).step_by(S::LANES) {
-            sum = s.add(sum, exp(s, s.sub(load_at(s, x, at), shift_v)));
+            sum = s.add(sum, exp(s, s.sub(load_at(s, x, at), shift)));
         }
-        s.sum(sum) + x[whole..].iter().map(|x| (x - shift).exp()).sum::<f32>()
+        // The bits of `exp_row`: the loss is the same with gradients and without.
+        let mut rest = [0.0; 16];
+        let rest = &mut rest[..x.len() - whole];
+        if whole < x.len() {
+            store_at(s, rest, 0, exp(s, s.sub(load_at(s, x, whole), shift)));
+        }
+        s.sum(sum) + rest.iter().sum::<f32>()
     }
 }
 

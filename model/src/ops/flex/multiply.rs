@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::buffer::unset;
 use super::parallel::{self, Shared};
-use super::product::Matrix;
+use super::product::{Matrix, Target};
 use super::simd::{Simd, kernel, load_at, store_at};
 
 /// Rows of one task at most: with `DEPTH`, 192 KiB of the left operand in the second-level cache.
@@ -66,24 +66,9 @@ unsafe fn multiply_packed(
         // SAFETY: the rows of c are this task's alone; every panel is packed and no longer written.
         unsafe {
             let panels = std::slice::from_raw_parts(packed.at(0), panels * width * k);
-            multiply_block(c.row(first * c_stride), a.at(first, 0), panels, block);
+            multiply_block(c.at(first * c_stride), a.at(first, 0), panels, block);
         }
     });
-}
-
-/// Where the result goes.
-#[derive(Clone, Copy)]
-struct Target(*mut f32);
-
-// SAFETY: tasks write disjoint rows.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    fn row(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
 }
 
 /// One task's part of a product.
@@ -103,7 +88,7 @@ const READY: u8 = 2;
 /// Packs what no other task has taken, from one end or the other, and waits for what others took.
 fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, k]: [usize; 2], width: usize) {
     for i in 0..states.len() {
-        let group = if task % 2 == 0 { i } else { states.len() - 1 - i };
+        let group = if task.is_multiple_of(2) { i } else { states.len() - 1 - i };
         let state = &states[group];
         if state.load(Ordering::Relaxed) != EMPTY
             || state.compare_exchange(EMPTY, TAKEN, Ordering::Relaxed, Ordering::Relaxed).is_err()
@@ -123,7 +108,7 @@ fn pack_panels(states: &[AtomicU8], task: usize, packed: Shared, b: Matrix, [n, 
         let mut turns = 0u32;
         while state.load(Ordering::Acquire) != READY {
             turns += 1;
-            if turns % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if turns.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
     }
 }

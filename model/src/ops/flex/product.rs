@@ -4,12 +4,14 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
 use super::buffer::{tensor, unset};
-use super::multiply;
+use super::{multiply, parallel};
 
 /// Multiplications below which one thread is faster than two.
 const SMALL: usize = 1 << 20;
 /// Rows from which on it pays to pack the right operand.
 const TALL: usize = 32;
+/// Floats of the right operand in one task of a product of a few rows.
+const COLUMN_FLOATS: usize = 1 << 17;
 
 /// Whether `multiply` is faster than the `gemm` crate, by measurement (docs/LOG.md): for operands that both run
 /// along the inner dimension, unless the result is very wide, and for results that are very tall.
@@ -56,7 +58,7 @@ impl Matrix {
     }
 }
 
-/// c_mn = factor a_mk b_kn, or c_mn += factor a_mk b_kn.
+/// c_mn = a_mk b_kn, or c_mn += a_mk b_kn, on all threads where that pays.
 ///
 /// # Safety
 /// The matrices must hold as many elements as the dimensions say, `c` must be writable and used by no one else.
@@ -65,39 +67,109 @@ pub(super) unsafe fn multiply(
     c: *mut f32,
     c_stride: usize,
     (a, b): (Matrix, Matrix),
+    add: bool,
+) {
+    // SAFETY: the caller's promise, handed on.
+    unsafe {
+        if m * n * k <= SMALL {
+            multiply_alone([m, n, k], c, c_stride, (a, b), 1.0, add);
+        } else if packing_pays([m, n, k], a, b) {
+            multiply::multiply([m, n, k], c, c_stride, (a, b), add);
+        } else if m < TALL {
+            by_columns([m, n, k], c, c_stride, (a, b), add);
+        } else {
+            let shape = Shaped { size: [m, n, k], c_stride, factor: 1.0, add };
+            shape.gemm(c, (a, b), gemm::Parallelism::Rayon(0));
+        }
+    }
+}
+
+/// c_mn = factor a_mk b_kn, or c_mn += factor a_mk b_kn, on the calling thread: for parts of larger kernels.
+///
+/// # Safety
+/// As `multiply`.
+pub(super) unsafe fn multiply_alone(
+    size: [usize; 3],
+    c: *mut f32,
+    c_stride: usize,
+    operands: (Matrix, Matrix),
     factor: f32,
     add: bool,
-    threads: bool,
 ) {
-    let parallel = threads && m * n * k > SMALL;
-    if parallel && factor == 1.0 && packing_pays([m, n, k], a, b) {
-        // SAFETY: the caller's promise.
-        return unsafe { multiply::multiply([m, n, k], c, c_stride, (a, b), add) };
-    }
-    let parallel = if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the caller's promise.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c,
-            1,
-            c_stride as isize,
-            add,
-            a.start,
-            a.strides[1],
-            a.strides[0],
-            b.start,
-            b.strides[1],
-            b.strides[0],
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            parallel,
-        );
+    unsafe { Shaped { size, c_stride, factor, add }.gemm(c, operands, gemm::Parallelism::None) };
+}
+
+/// A few rows, as in decoding: the time goes into reading b, so threads share its columns.
+///
+/// # Safety
+/// As `multiply`.
+unsafe fn by_columns([m, n, k]: [usize; 3], c: *mut f32, c_stride: usize, (a, b): (Matrix, Matrix), add: bool) {
+    let columns = (COLUMN_FLOATS / k.max(1)).max(16);
+    let c = Target(c);
+    parallel::each(n.div_ceil(columns), |task| {
+        let first = task * columns;
+        let size = [m, columns.min(n - first), k];
+        // SAFETY: tasks write columns of their own, within what the caller promised.
+        unsafe { multiply_alone(size, c.at(first), c_stride, (a, b.at(0, first)), 1.0, add) };
+    });
+}
+
+/// Where a result goes.
+#[derive(Clone, Copy)]
+pub(super) struct Target(pub(super) *mut f32);
+
+// SAFETY: tasks write disjoint parts.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// The place `offset` floats on.
+    pub(super) fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Everything about a product but its operands.
+struct Shaped {
+    size: [usize; 3],
+    c_stride: usize,
+    factor: f32,
+    add: bool,
+}
+
+impl Shaped {
+    /// # Safety
+    /// As `multiply`.
+    unsafe fn gemm(self, c: *mut f32, (a, b): (Matrix, Matrix), parallelism: gemm::Parallelism) {
+        let ([m, n, k], c_stride) = (self.size, self.c_stride as isize);
+        let ([a_row, a_column], [b_row, b_column]) = (a.strides, b.strides);
+        let (c_factor, product_factor) = (1.0, self.factor);
+        // SAFETY: the caller's promise. The last three say that nothing is conjugated.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                c,
+                1,
+                c_stride,
+                self.add,
+                a.start,
+                a_column,
+                a_row,
+                b.start,
+                b_column,
+                b_row,
+                c_factor,
+                product_factor,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 
@@ -105,7 +177,7 @@ pub(super) unsafe fn multiply(
 fn product([m, n, k]: [usize; 3], a: Matrix, b: Matrix) -> FlexTensor {
     let mut out = unset(m * n);
     // SAFETY: callers pass the matrices of tensors with these dimensions, and `out` has m n elements.
-    unsafe { multiply([m, n, k], out.as_mut_ptr(), n, (a, b), 1.0, false, true) };
+    unsafe { multiply([m, n, k], out.as_mut_ptr(), n, (a, b), false) };
     tensor(out, Shape::new([m, n]))
 }
 

@@ -8,6 +8,7 @@ use fornax_base::files::{FileSystem, RealFs};
 use serde_json::json;
 
 use super::*;
+use crate::control::LrFactor;
 use crate::recipe::ScheduleKind;
 
 const FILES: [&str; 4] = [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, MANIFEST_FILE];
@@ -22,6 +23,7 @@ fn state(step: u64) -> State {
         loss_scale: None,
         rng: RngPosition { seed: 7, step },
         schedule: ScheduleKind::Cosine,
+        lr_factor: LrFactor::default(),
         validation_loss: Some(0.1 + 0.2),
         best: Some(Best { step, loss: 1.0 / 3.0 }),
         recipe_hash: "ab".repeat(32),

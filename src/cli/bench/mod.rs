@@ -29,7 +29,7 @@ enum Measurement {
     Train(train::Train),
     /// Tokens per second of a prompt and of its continuation
     Generate(generate::Generate),
-    /// Time of each operation beside its composed formula, and its distance from f64
+    /// Time of each operation beside its composed body, and its distance from f64
     Ops(ops::Ops),
     /// Hold a device to recorded logits, losses and gradients
     Parity(parity::Parity),

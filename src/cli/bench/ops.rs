@@ -1,4 +1,4 @@
-//! `fornax bench ops`: every operation beside its composed formula.
+//! `fornax bench ops`: every operation beside its composed body.
 
 use clap::Args;
 use fornax_base::exit::Exit;
@@ -24,7 +24,7 @@ pub(crate) struct Ops {
     /// Tokens of a row, instead of the workload's
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// Seconds for each of the four timings of an operation
+    /// Seconds for each of the six timings of an operation
     #[arg(long, value_name = "S", default_value_t = 0.3, allow_negative_numbers = true, value_parser = seconds)]
     seconds: f64,
     /// Tokens of the batch that is compared with f64 on the processor

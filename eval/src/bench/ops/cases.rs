@@ -1,4 +1,4 @@
-//! The operations with their shapes, and the same formulas composed of Burn's tensors.
+//! The operations with their shapes, and the same formulas in Burn's own differentiable tensors.
 //!
 //! Shapes: n = b * t rows, b batch, t time, h query heads, g key-value heads, d head width, c channels,
 //! f feed-forward width, v vocabulary.
@@ -18,10 +18,10 @@ const EPS: f32 = 1e-5;
 /// A function of flat operands; it gives them their shapes itself.
 pub(super) type Function = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>;
 
-/// The operation and its composed formula.
+/// The operation, and the same formula in Burn's own differentiable tensors.
 pub(super) struct Functions {
     pub(super) run: Function,
-    pub(super) composed: Function,
+    pub(super) plain: Function,
 }
 
 /// The operations of the model.
@@ -219,7 +219,7 @@ impl Case {
                 let (x, w) = shaped(x);
                 ops::linear(x, w, None).reshape([n * o])
             }),
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let (x, w) = shaped(x);
                 x.matmul(w.transpose()).reshape([n * o])
             }),
@@ -232,7 +232,7 @@ impl Case {
             run: Box::new(move |x| {
                 ops::rms_norm(x[0].clone().reshape([n, c]), x[1].clone(), EPS).reshape([n * c])
             }),
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let wide = wide(x[0].clone().reshape([n, c]));
                 let mean = (wide.clone() * wide.clone()).mean_dim(1);
                 let normed = (wide / (mean + EPS).sqrt()).cast(x[0].dtype());
@@ -249,7 +249,7 @@ impl Case {
                 let (gate, up) = shaped(x);
                 ops::swiglu(gate, up).reshape([n * f])
             }),
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let (gate, up) = shaped(x);
                 (silu(gate) * up).reshape([n * f])
             }),
@@ -271,7 +271,7 @@ impl Case {
         Functions {
             run: Box::new(move |x| ops::rope(heads(x), cos.clone(), sin.clone()).reshape([n])),
             // transformers' form: x * [cos, cos] + [-right, left] * [sin, sin].
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let twice = |a: &Tensor<3>| Tensor::cat(vec![a.clone(), a.clone()], 2).unsqueeze_dim::<4>(1);
                 let x = heads(x);
                 let (left, right) = (x.clone().slice_dim(3, 0..k), x.clone().slice_dim(3, k..d));
@@ -297,7 +297,7 @@ impl Case {
                 let [q, k, v] = shaped(x);
                 ops::attention(q, k, v, &mask, scale).reshape([n])
             }),
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let [q, k, v] = shaped(x);
                 let repeat = |x: Tensor<4>| match h / g {
                     1 => x,
@@ -323,7 +323,7 @@ impl Case {
                 let (hidden, head) = shaped(x);
                 ops::cross_entropy(hidden, head, targets.clone(), weights.clone(), 0.0, 0.0).0
             }),
-            composed: Box::new(move |x| {
+            plain: Box::new(move |x| {
                 let (hidden, head) = shaped(x);
                 let logits = wide(hidden.matmul(head.transpose()));
                 let targets = targets2.clone().reshape([n, 1]);
@@ -338,7 +338,7 @@ impl Case {
         let ids2 = ids.clone();
         Functions {
             run: Box::new(move |x| ops::embedding(x[0].clone().reshape([v, c]), ids.clone()).reshape([n * c])),
-            composed: Box::new(move |x| x[0].clone().reshape([v, c]).select(0, ids2.clone()).reshape([n * c])),
+            plain: Box::new(move |x| x[0].clone().reshape([v, c]).select(0, ids2.clone()).reshape([n * c])),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn errors(case: &Case, bench: &OpsBench, device: &Device) -> Result<(
     let exact = operands.iter().map(|x| Ok(from_f64(&values(x.clone())?, &host)));
     let exact = exact.collect::<Result<Vec<_>, BenchError>>()?;
     let ours = outcome(&case.functions(bench.dtype, device).run, &operands)?;
-    let reference = outcome(&case.functions(DType::F64, &host).composed, &exact)?;
+    let reference = outcome(&case.functions(DType::F64, &host).plain, &exact)?;
     let forward = relative(&ours.0, &reference.0);
     let backward = ours.1.iter().zip(&reference.1).map(|(a, b)| relative(a, b)).fold(0.0, f64::max);
     Ok((Errors { forward, backward }, case.tokens()))

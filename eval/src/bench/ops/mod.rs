@@ -1,5 +1,5 @@
-//! Every operation of the model at the shapes of the workloads: its time beside the same formula composed of Burn's
-//! own differentiable tensors, and its distance from that formula in f64.
+//! Every operation of the model at the shapes of the workloads: its time beside its composed body and beside the same
+//! formula in Burn's own differentiable tensors, and its distance from that formula in f64.
 
 mod cases;
 mod check;
@@ -8,6 +8,7 @@ mod clock;
 use burn::tensor::{DType, Device, Tensor};
 use fornax_base::rng::rng;
 use fornax_model::device::DeviceName;
+use fornax_model::ops::with_composed;
 use serde::Serialize;
 
 use super::{BenchError, PEER, Spread, Workload, dtype_word, threads};
@@ -23,7 +24,7 @@ pub struct OpsBench {
     pub op: Option<OpName>,
     /// Dtype of the operands.
     pub dtype: DType,
-    /// Seconds for each of the four timings of an operation.
+    /// Seconds for each of the six timings of an operation.
     pub seconds: f64,
     /// Tokens of the batch that is compared with f64; as many as the timed batch has, at most.
     pub check_tokens: usize,
@@ -50,13 +51,17 @@ pub struct OpReport {
     pub forward_seconds: Spread,
     /// Seconds of a forward pass that keeps what backward needs, and of backward.
     pub training_seconds: Spread,
-    /// The same of the composed formula.
+    /// The same of the composed body: no kernel of ours, but our backward. Devices without kernels run it anyway.
     pub composed_forward_seconds: Spread,
-    /// The same of the composed formula.
+    /// The same in training.
     pub composed_training_seconds: Spread,
-    /// How many times as fast as the composed formula, forward.
+    /// The same formula in Burn's own differentiable tensors.
+    pub burn_forward_seconds: Spread,
+    /// The same in training.
+    pub burn_training_seconds: Spread,
+    /// How many times as fast as the composed body, forward.
     pub forward_ratio: f64,
-    /// How many times as fast as the composed formula, in training.
+    /// How many times as fast as the composed body, in training.
     pub training_ratio: f64,
     /// 10^9 operations per second, for those that are arithmetic.
     pub forward_gflops: Option<f64>,
@@ -96,11 +101,13 @@ pub fn measure<E: From<BenchError>>(
 fn measure_one(bench: &OpsBench, case: &Case, device: &Device, name: DeviceName) -> Result<OpReport, BenchError> {
     let (errors, checked_tokens) = check::errors(case, bench, device)?;
     let operands = random_operands(case, bench.dtype, device);
-    let Functions { run, composed } = case.functions(bench.dtype, device);
+    let Functions { run, plain } = case.functions(bench.dtype, device);
     let forward = |f: &Function| clock::time(bench.seconds, device, &mut || f(&operands));
     let training = |f: &Function| clock::time(bench.seconds, device, &mut || forward_and_backward(f, &operands));
     let (forward_seconds, training_seconds) = (forward(&run)?, training(&run)?);
-    let (composed_forward_seconds, composed_training_seconds) = (forward(&composed)?, training(&composed)?);
+    let (composed_forward_seconds, composed_training_seconds) =
+        with_composed(|| Ok::<_, BenchError>((forward(&run)?, training(&run)?)))?;
+    let (burn_forward_seconds, burn_training_seconds) = (forward(&plain)?, training(&plain)?);
     let work = case.work(bench.dtype);
     let rate = |of: fn(&Work) -> Option<f64>, seconds: Spread| of(&work).map(|n| n / seconds.median / 1e9);
     Ok(OpReport {
@@ -115,6 +122,8 @@ fn measure_one(bench: &OpsBench, case: &Case, device: &Device, name: DeviceName)
         training_seconds,
         composed_forward_seconds,
         composed_training_seconds,
+        burn_forward_seconds,
+        burn_training_seconds,
         forward_ratio: composed_forward_seconds.median / forward_seconds.median,
         training_ratio: composed_training_seconds.median / training_seconds.median,
         forward_gflops: rate(|work| work.forward_flops, forward_seconds),

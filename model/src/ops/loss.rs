@@ -261,13 +261,16 @@ fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
     B::int_reshape(B::int_slice(x, &[(from..to).into()]), Shape::new([to - from, 1]))
 }
 
+/// What each row of a tracked loss gives: its negative log-likelihood and log Z.
+type TrackedRows<B, C> = (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>);
+
 /// `token_nll` takes no gradient: the kernels of the device itself compute it.
 pub(super) fn untracked_nll<B: LlmOps, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
     head: FloatTensor<Autodiff<B, C>>,
     targets: IntTensor<B>,
     options: LossOptions,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>) {
+) -> TrackedRows<B, C> {
     let (nll, log_z) = B::token_nll(hidden.into_primitive(), head.into_primitive(), targets, options);
     let off_graph = <Autodiff<B, C> as AutodiffBackend>::from_inner;
     (off_graph(nll), off_graph(log_z))

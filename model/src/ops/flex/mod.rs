@@ -1,8 +1,8 @@
 //! The processor's own kernels: SIMD, all threads, no copies of operands in another order. They take f32;
 //! tensors of other dtypes go through the composed bodies.
 //!
-//! Results do not depend on the number of threads, except in products of a few rows, which the `gemm` crate
-//! computes by blocks that do.
+//! Results do not depend on the number of threads where the kernels share the work themselves. Large products that the
+//! `gemm` crate computes are cut by blocks of its own; equal bits for 1, 2 and 3 threads are tested there, not promised.
 
 mod adamw;
 mod attention;

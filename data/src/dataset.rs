@@ -10,6 +10,7 @@ use fornax_base::files::read_limited;
 use fornax_base::paths::{PathError, join_inside};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::prepare::Plan;
 pub use self::prepare::{PrepareOptions, PrepareProgress, Prepared, prepare};
 use crate::error::DataError;
 use crate::intake::IntakeReport;

@@ -122,7 +122,7 @@ impl Duplicates {
 /// on the documents and their order alone.
 ///
 /// # Errors
-/// Bad options, or what cannot be read.
+/// Bad options, what cannot be read, [`DataError::NoText`] without a document.
 pub fn find_duplicates(
     intake: &mut Intake<'_>,
     near: Option<NearOptions>,
@@ -139,7 +139,7 @@ pub fn find_duplicates(
     loop {
         let chunk = intake.next_chunk()?;
         if chunk.is_empty() {
-            return Ok(finder.finish());
+            return if finder.documents.is_empty() { Err(intake.no_text()) } else { Ok(finder.finish()) };
         }
         let hashed: Vec<Hashed> = chunk
             .par_iter()

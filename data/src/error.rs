@@ -217,9 +217,19 @@ impl DataError {
     /// One action that helps, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            DataError::JsonLine { .. } => {
+            DataError::Column { .. } => {
                 Some("`--text-field` (`data.text_field` in a recipe) names the field".into())
             }
+            DataError::JsonLine { .. } => Some(
+                "`--text-field` (`data.text_field` in a recipe) names the field; `--skip-bad-rows` \
+                 (`data.clean.skip_bad_rows`) passes over rows that cannot be read"
+                    .into(),
+            ),
+            DataError::Utf8 { .. } => Some(
+                "`--replace-invalid` (`data.clean.replace_invalid`) puts U+FFFD in their place; `--skip-bad-rows` \
+                 (`data.clean.skip_bad_rows`) passes over rows that cannot be read"
+                    .into(),
+            ),
             DataError::Hub(error) => error.hint(),
             _ => None,
         }

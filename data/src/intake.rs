@@ -93,6 +93,8 @@ pub struct Intake<'a> {
     overlap: OverlapCounter,
     examples: Vec<DropExample>,
     overlap_examples: Vec<OverlapExample>,
+    /// The file that is read before all others, and how many there are.
+    files: (Option<PathBuf>, usize),
     ended: bool,
 }
 
@@ -106,8 +108,11 @@ impl<'a> Intake<'a> {
         let replace = filters.clean.replace_invalid;
         let sources: Vec<Source> =
             sources.iter().map(|source| source.clone().replacing_invalid(replace)).collect();
+        let mut files = sources.iter().flat_map(Source::files);
+        let files = (files.next().map(|file| file.shown.clone()), 1 + files.count());
         Ok(Intake {
             rows: rows(&sources)?,
+            files,
             filters,
             report: IntakeReport::default(),
             overlap: filters.against.as_deref().map(OverlapCounter::new).unwrap_or_default(),
@@ -231,6 +236,16 @@ impl<'a> Intake<'a> {
             report.overlap = self.overlap.finish(benchmarks);
         }
         report
+    }
+
+    /// Where nothing came in or nothing was kept.
+    pub(crate) fn no_text(&self) -> DataError {
+        DataError::NoText(match (self.report.documents, &self.files) {
+            (0, (Some(file), 1)) => format!("`{}`", file.display()),
+            (0, (Some(file), n)) => format!("the list of {n} files that begins with `{}`", file.display()),
+            (0, (None, _)) => "the list of sources".to_owned(),
+            (n, _) => format!("what the filters leave of {n} documents"),
+        })
     }
 
     /// Up to three dropped documents for each reason, in the order of reasons.

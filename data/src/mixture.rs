@@ -12,11 +12,11 @@ use fornax_base::files::{FileSystem, create_folder, read_limited, write_atomic_b
 use fornax_base::paths::join_inside;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{DATASET_FILE, Dataset, PrepareOptions, PrepareProgress, Prepared, prepare};
+use crate::dataset::{DATASET_FILE, Dataset, Plan, PrepareOptions, PrepareProgress, Prepared};
 use crate::error::DataError;
 use crate::sources::Source;
 use crate::stream::TokenStream;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TOKENIZER_FILE, Tokenizer};
 
 /// Name of the file that lists the datasets of a mixture.
 pub const MIXTURE_FILE: &str = "mixture.json";
@@ -141,6 +141,13 @@ pub fn is_prepared(folder: &Path) -> bool {
     [DATASET_FILE, MIXTURE_FILE].iter().any(|name| folder.join(name).is_file())
 }
 
+/// The folder in which the tokenizer of a prepared folder lies: that folder, or above the dataset of a mixture.
+pub fn tokenizer_folder(folder: &Path) -> Option<&Path> {
+    let has = |folder: &Path| folder.join(TOKENIZER_FILE).is_file();
+    let above = || folder.parent().filter(|above| above.join(MIXTURE_FILE).is_file());
+    Some(folder).filter(|folder| has(folder)).or_else(|| above().filter(|above| has(above)))
+}
+
 /// The datasets a folder lists, with their folders found from here; `None` when it lists none.
 ///
 /// # Errors
@@ -224,6 +231,14 @@ pub fn prepare_texts(
         return Err(DataError::Option(format!("`{path}` holds {found}, and {wanted} is to be written there")));
     }
     Shares::new(&texts.iter().map(|text| text.weight.unwrap_or(1.0)).collect::<Vec<_>>())?;
+    let names: Vec<PathBuf> = (0..texts.len()).map(|index| PathBuf::from(format!("part-{index:03}"))).collect();
+    let folders: Vec<PathBuf> =
+        names.iter().map(|name| if is_single { folder.to_owned() } else { folder.join(name) }).collect();
+    // All texts are read before anything is written: what is there stays when one of them cannot be.
+    let mut plans = Vec::new();
+    for (text, to) in texts.iter().zip(&folders) {
+        plans.push(Plan::new(&text.sources, tokenizer, to, options, progress)?);
+    }
     // From here until the new list is written there is no mixture, so that none lists a dataset that was replaced.
     let list = folder.join(MIXTURE_FILE);
     if list.exists() {
@@ -232,10 +247,8 @@ pub fn prepare_texts(
     tokenizer.save(fs, folder)?;
     let mut parts = Vec::new();
     let mut entries = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        let name = PathBuf::from(format!("part-{index:03}"));
-        let to = if is_single { folder.to_owned() } else { folder.join(&name) };
-        let prepared = prepare(fs, &text.sources, tokenizer, &to, options, progress)?;
+    for ((text, plan), name) in texts.iter().zip(plans).zip(names) {
+        let prepared = plan.carry_out(fs, progress)?;
         let fingerprint = prepared.dataset.manifest().fingerprint.clone();
         let weight = text.weight.unwrap_or(1.0);
         entries.push(PartEntry { fingerprint, folder: name, name: text.name.clone(), weight });

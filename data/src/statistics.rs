@@ -132,7 +132,10 @@ pub fn measure(
     loop {
         let chunk = intake.next_chunk()?;
         if chunk.is_empty() {
-            return collector.finish(tokenizer.is_some());
+            return match collector.lengths.is_empty() {
+                true => Err(intake.no_text()),
+                false => collector.finish(tokenizer.is_some()),
+            };
         }
         let tokens = |row: &Row| -> Result<u64, DataError> {
             tokenizer.map_or(Ok(0), |tokenizer| Ok(tokenizer.encode(&row.text, false)?.len() as u64))
@@ -315,9 +318,6 @@ impl Collector {
 
     fn finish(mut self, has_tokens: bool) -> Result<Statistics, DataError> {
         let documents = self.lengths.len() as u64;
-        if documents == 0 {
-            return Err(DataError::NoText("what is to be measured".to_owned()));
-        }
         let zipped = self.gzip.finish().map_err(|source| DataError::Read { path: PathBuf::new(), source })?;
         let tokens: u64 = self.tokens.iter().sum();
         let per = |a: u64, b: u64| a as f64 / b.max(1) as f64;

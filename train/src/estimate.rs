@@ -92,12 +92,10 @@ pub fn model_config(recipe: &TrainRecipe) -> Result<Result<ModelConfig, String>,
         let folder = recipe.model.init.clone().unwrap_or_default();
         return Ok(Ok(fornax_model::weights::read_config(&folder)?));
     };
-    let Some(tokenizer) = &recipe.tokenizer else {
-        return Ok(Err("the recipe has no tokenizer".into()));
-    };
-    let vocabulary = match (tokenizer.kind, tokenizer.vocab_size, &tokenizer.path) {
-        (TokenizerKind::Bpe, Some(size), _) => size,
-        (TokenizerKind::File, _, Some(path)) => match Tokenizer::load(path) {
+    let asked = recipe.tokenizer.as_ref();
+    let vocabulary = match asked.map(|asked| (asked.kind, asked.vocab_size, &asked.path)) {
+        Some((TokenizerKind::Bpe, Some(size), _)) => size,
+        Some((TokenizerKind::File, _, Some(path))) => match Tokenizer::load(path) {
             Ok(tokenizer) => tokenizer.vocab_size(),
             Err(error) => return Ok(Err(format!("the tokenizer cannot be read: {error}"))),
         },

@@ -14,13 +14,15 @@ use fornax_data::hub::{Hub, HubProgress};
 use fornax_data::intake::{Filters, Intake};
 use fornax_data::mixture::{self, Mixture, PartEntry};
 use fornax_data::sources::Source;
-use fornax_data::tokenizer::{TOKENIZER_FILE, Tokenizer};
+use fornax_data::tokenizer::Tokenizer;
 use fornax_model::weights::{LoadOptions, TensorFile, from_tensors, load, read_config};
 use fornax_model::{Decoder, ModelConfig};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::TrainError;
-use crate::recipe::{CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, Precision, TokenizerKind, TrainRecipe};
+use crate::recipe::{
+    CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, NO_TOKENIZER, Precision, TokenizerKind, TrainRecipe,
+};
 
 /// What is being prepared, for a progress bar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,11 @@ pub(crate) fn sources(
     for part in &data.mixture {
         add_origins(recipe, &part.source, part.text_field.as_deref(), part.weight, &mut origins, progress)?;
     }
-    Ok(origins)
+    let is_prepared = origins.iter().any(|origin| matches!(origin.from, From::Prepared { .. }));
+    match recipe.model.init.is_none() && recipe.tokenizer.is_none() && !is_prepared {
+        true => Err(NO_TOKENIZER.into()),
+        false => Ok(origins),
+    }
 }
 
 fn add_origins(
@@ -178,7 +184,7 @@ pub(crate) fn new_tokenizer(
     let documents = || Intake::documents(&sources, &filters);
     let made = match (&recipe.model.init, &recipe.tokenizer, prepared) {
         (Some(model), _, _) => Tokenizer::load(model)?,
-        (None, None, Some(folder)) => prepared_tokenizer(folder)?,
+        (None, None, Some(folder)) => Tokenizer::load(mixture::tokenizer_folder(folder).unwrap_or(folder))?,
         (None, Some(tokenizer), _) => match (tokenizer.kind, &tokenizer.path) {
             (TokenizerKind::Bpe, _) => {
                 let size = tokenizer.vocab_size.unwrap_or(DEFAULT_VOCABULARY);
@@ -187,16 +193,9 @@ pub(crate) fn new_tokenizer(
             (TokenizerKind::Characters, _) => Tokenizer::characters(&mut documents()?)?,
             (TokenizerKind::File, path) => Tokenizer::load(path.as_deref().unwrap_or(Path::new("")))?,
         },
-        (None, None, None) => Tokenizer::train_bpe(&mut documents()?, DEFAULT_VOCABULARY, &mut |_| {})?,
+        (None, None, None) => return Err(NO_TOKENIZER.into()),
     };
     Ok(made)
-}
-
-/// The tokenizer beside a prepared dataset, or above the one of a mixture.
-fn prepared_tokenizer(folder: &Path) -> Result<Tokenizer, TrainError> {
-    let above = folder.parent().unwrap_or(folder);
-    let beside = [folder, above].into_iter().find(|folder| folder.join(TOKENIZER_FILE).is_file());
-    Ok(Tokenizer::load(beside.unwrap_or(folder))?)
 }
 
 fn filters(recipe: &TrainRecipe) -> Filters {

@@ -108,42 +108,91 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(PrepareProgress),
 ) -> Result<Prepared, DataError> {
-    options.check()?;
-    let entries = source_entries(sources)?;
-    let fingerprint = fingerprint(&entries, tokenizer, options);
-    if let Ok(dataset) = Dataset::open(folder)
-        && dataset.manifest().fingerprint == fingerprint
-    {
-        return Ok(Prepared { dataset, reused: true, examples: Vec::new(), overlap_examples: Vec::new() });
+    Plan::new(sources, tokenizer, folder, options, progress)?.carry_out(fs, progress)
+}
+
+/// A preparation of which everything is known that can be known without writing.
+pub(crate) struct Plan<'a> {
+    sources: &'a [Source],
+    tokenizer: &'a Tokenizer,
+    folder: &'a Path,
+    options: &'a PrepareOptions,
+    entries: Vec<SourceEntry>,
+    fingerprint: String,
+    found: Found,
+}
+
+enum Found {
+    /// The dataset is there already, whole.
+    Dataset(Dataset),
+    Text(Counted),
+}
+
+impl<'a> Plan<'a> {
+    /// Reads the sources once; changes nothing.
+    pub(crate) fn new(
+        sources: &'a [Source],
+        tokenizer: &'a Tokenizer,
+        folder: &'a Path,
+        options: &'a PrepareOptions,
+        progress: &mut dyn FnMut(PrepareProgress),
+    ) -> Result<Plan<'a>, DataError> {
+        options.check()?;
+        let entries = source_entries(sources)?;
+        let fingerprint = fingerprint(&entries, tokenizer, options);
+        let found = match Dataset::open(folder) {
+            Ok(dataset) if dataset.manifest().fingerprint == fingerprint => Found::Dataset(dataset),
+            _ => Found::Text(count(sources, options, progress)?),
+        };
+        Ok(Plan { sources, tokenizer, folder, options, entries, fingerprint, found })
     }
-    let counted = count(sources, options, progress)?;
-    let rule = Rule::new(options.seed, options.validation_fraction, counted.report.kept);
-    create_folder(fs, folder)?;
-    remove_stale_temps(fs, folder)?;
-    // From here until the list is written there is no dataset, so that a crash leaves none of old and new shards mixed.
-    remove_if_there(fs, &folder.join(DATASET_FILE))?;
-    let mut writers = Writers::new(fs, folder, tokenizer, options, &fingerprint)?;
-    writers.encode_all(sources, &rule, counted.report.kept_bytes, progress)?;
-    let Writers { train, validation, .. } = writers;
-    let (train, validation) = (train.finish()?, validation.finish()?);
-    let manifest = Manifest {
-        fingerprint,
-        format_version: FORMAT_VERSION,
-        intake: (!options.filters.is_empty()).then_some(counted.report),
-        seed: options.seed,
-        sources: entries,
-        tokenizer: tokenizer.fingerprint(),
-        train,
-        validation,
-        validation_fraction: options.validation_fraction,
-        vocab_size: tokenizer.vocab_size() as u32,
-    };
-    remove_unlisted(fs, folder, &manifest)?;
-    remove_if_there(fs, &folder.join(PROGRESS_FILE))?;
-    let path = folder.join(DATASET_FILE);
-    write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
-    let dataset = Dataset::open(folder)?;
-    Ok(Prepared { dataset, reused: false, examples: counted.examples, overlap_examples: counted.overlap_examples })
+
+    /// Writes what is not there.
+    pub(crate) fn carry_out(
+        self,
+        fs: &dyn FileSystem,
+        progress: &mut dyn FnMut(PrepareProgress),
+    ) -> Result<Prepared, DataError> {
+        let counted = match self.found {
+            Found::Dataset(dataset) => {
+                return Ok(Prepared { dataset, reused: true, examples: Vec::new(), overlap_examples: Vec::new() });
+            }
+            Found::Text(counted) => counted,
+        };
+        let Plan { sources, tokenizer, folder, options, entries, fingerprint, .. } = self;
+        let rule = Rule::new(options.seed, options.validation_fraction, counted.report.kept);
+        create_folder(fs, folder)?;
+        remove_stale_temps(fs, folder)?;
+        // From here until the list is written there is no dataset, so that a crash leaves none of old and new shards mixed.
+        remove_if_there(fs, &folder.join(DATASET_FILE))?;
+        let mut writers = Writers::new(fs, folder, tokenizer, options, &fingerprint)?;
+        writers.encode_all(sources, &rule, counted.report.kept_bytes, progress)?;
+        let Writers { train, validation, .. } = writers;
+        let (train, validation) = (train.finish()?, validation.finish()?);
+        let manifest = Manifest {
+            fingerprint,
+            format_version: FORMAT_VERSION,
+            intake: (!options.filters.is_empty()).then_some(counted.report),
+            seed: options.seed,
+            sources: entries,
+            tokenizer: tokenizer.fingerprint(),
+            train,
+            validation,
+            validation_fraction: options.validation_fraction,
+            vocab_size: tokenizer.vocab_size() as u32,
+        };
+        remove_unlisted(fs, folder, &manifest)?;
+        remove_if_there(fs, &folder.join(PROGRESS_FILE))?;
+        let path = folder.join(DATASET_FILE);
+        write_atomic_bytes(fs, &path, &to_json(&manifest, &path)?)?;
+        let dataset = Dataset::open(folder)?;
+        Ok(Prepared {
+            dataset,
+            reused: false,
+            examples: counted.examples,
+            overlap_examples: counted.overlap_examples,
+        })
+    }
 }
 
 fn to_json(manifest: &impl Serialize, path: &Path) -> Result<Vec<u8>, DataError> {
@@ -199,10 +248,7 @@ fn count(
     }
     let report = intake.report();
     if report.kept == 0 {
-        return Err(DataError::NoText(match report.documents {
-            0 => "the list of sources".to_owned(),
-            n => format!("what the filters leave of {n} documents"),
-        }));
+        return Err(intake.no_text());
     }
     Ok(Counted { report, examples: intake.examples(), overlap_examples: intake.overlap_examples().to_vec() })
 }

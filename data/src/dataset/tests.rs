@@ -286,7 +286,7 @@ fn a_crash_at_any_operation_leaves_a_whole_dataset_or_none() {
 fn an_interrupted_preparation_goes_on_behind_its_last_complete_shards() {
     use std::os::unix::fs::MetadataExt;
     let work = Work::new();
-    let options = options(200);
+    let options = options(100);
     let whole = work.prepare(&options).unwrap().dataset.manifest().clone();
     assert!(whole.train.shards.len() > 3, "{:?}", whole.train.shards);
     let files = work.files();

@@ -58,6 +58,8 @@ impl JsonLineRows {
                 }
             };
             let text = if from == 0 { text.strip_prefix('\u{FEFF}').unwrap_or(&text) } else { &text };
+            // Without its line break, an unclosed string ends where the line does.
+            let text = text.trim_end_matches(['\n', '\r']);
             if !text.trim().is_empty() {
                 return Ok(Some((text.to_owned(), repaired)));
             }
@@ -67,8 +69,8 @@ impl JsonLineRows {
     fn text(&self, line: &str) -> Result<String, DataError> {
         let path = || self.lines.shown.to_path_buf();
         let wrong = |reason: String| DataError::JsonLine { path: path(), line: self.lines.count, reason };
-        let mut object: Map<String, Value> =
-            serde_json::from_str(line).map_err(|error| wrong(format!("not a JSON object: {error}")))?;
+        let mut object: Map<String, Value> = serde_json::from_str(line)
+            .map_err(|error| wrong(format!("not a JSON object: {}", in_line(&error))))?;
         match object.remove(&self.field) {
             Some(Value::String(text)) => Ok(text),
             Some(_) => Err(wrong(format!("field `{}` is not a string", self.field))),
@@ -77,6 +79,16 @@ impl JsonLineRows {
                 Err(wrong(format!("field `{}` is missing, found: {}", self.field, found.join(", "))))
             }
         }
+    }
+}
+
+/// What is wrong with a line, and at which byte of it: the parser's own count of lines says nothing here.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    match error.column() {
+        0 => reason.to_owned(),
+        column => format!("{reason} (column {column})"),
     }
 }
 
@@ -97,7 +109,7 @@ pub(crate) fn json_values(
         Some(serde_json::from_str(&line).map_err(|error| DataError::JsonLine {
             path,
             line: number,
-            reason: format!("not JSON: {error}"),
+            reason: format!("not JSON: {}", in_line(&error)),
         }))
     }))
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
-use fornax_data::mixture::{Mixture, is_prepared};
-use fornax_data::tokenizer::TOKENIZER_FILE;
+use fornax_data::mixture::{Mixture, is_prepared, tokenizer_folder};
 use fornax_data::{Batch, Batches, Cursor, Packing, Tokenizer};
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::RECIPE_FILE;
@@ -52,6 +51,11 @@ pub(crate) struct Inspect {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Whether a folder is that of a run; a recipe alone may lie anywhere.
+fn is_run(folder: &Path) -> bool {
+    folder.join(RECIPE_FILE).exists() && folder.join(TOKENIZER_FOLDER).exists()
 }
 
 /// What a path turned out to be.
@@ -141,15 +145,15 @@ impl Inspect {
         let run = match path.join(RECIPE_FILE).exists() {
             true => Some(path.as_path()),
             // The folder of shards inside a run folder.
-            false => path.parent().filter(|above| is_prepared(path) && above.join(RECIPE_FILE).exists()),
+            false => path.parent().filter(|above| is_prepared(path) && is_run(above)),
         };
         let Some(run) = run else {
             let dataset = is_prepared(path).then(|| path.clone());
-            let tokenizer = match (&self.tokenizer, &dataset) {
-                (Some(tokenizer), _) => tokenizer.clone(),
-                (None, None) => path.clone(),
-                (None, Some(_)) if path.join(TOKENIZER_FILE).exists() => path.clone(),
-                (None, Some(_)) => {
+            let tokenizer = match (&self.tokenizer, &dataset, tokenizer_folder(path)) {
+                (Some(tokenizer), _, _) => tokenizer.clone(),
+                (None, None, _) => path.clone(),
+                (None, Some(_), Some(folder)) => folder.to_owned(),
+                (None, Some(_), None) => {
                     return Err(Failure::input(format_args!("`{}` does not hold its tokenizer", path.display()))
                         .hint("--tokenizer FILE names the one it was prepared with"));
                 }

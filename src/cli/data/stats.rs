@@ -96,7 +96,9 @@ impl Stats {
             .hint("measure the text it was made from"));
         }
         let mixture = Mixture::open(folder).map_err(data_failure)?;
-        let tokenizer = Tokenizer::load(self.tokenizer.as_deref().unwrap_or(folder)).map_err(data_failure)?;
+        let tokenizer =
+            Tokenizer::load(self.tokenizer.as_deref().or(mixture::tokenizer_folder(folder)).unwrap_or(folder))
+                .map_err(data_failure)?;
         if tokenizer.fingerprint() != mixture.tokenizer() {
             return Err(Failure::input(format_args!(
                 "`{}` was prepared with the tokenizer {}, this one is {}",

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::{
     CORPUS, DataRecipe, EvalRecipe, ModelRecipe, ModelShape, RecipeCheckError, ScheduleKind, StepsRecipe,
-    TokenizerKind, TokenizerRecipe, TrainRecipe,
+    TokenizerKind, TrainRecipe,
 };
 
 /// Dimensions stay below 2^31, which every device's index type holds.
@@ -17,11 +17,15 @@ use RecipeCheckError::{
     Both, DecayOverlaps, LongerThanRun, Missing, NoEffect, NotMultiple, OutOfRange, SmallerThan,
 };
 
+/// No tokenizer, and nothing that brings one.
+pub(crate) const NO_TOKENIZER: RecipeCheckError =
+    Missing { key: "tokenizer", because: "neither `model.init` nor a prepared dataset brings one" };
+
 pub(super) fn check(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
     // TOML's integers end at 2^63 - 1, and the run folder stores the recipe as TOML.
     within("seed", recipe.seed, 0..=i64::MAX as u64)?;
     model_shape(&recipe.model)?;
-    check_tokenizer(&recipe.model, recipe.tokenizer.as_ref())?;
+    check_tokenizer(recipe)?;
     check_data(&recipe.data)?;
     check_steps(&recipe.train)?;
     recipe.optimizer.check()?;
@@ -134,8 +138,8 @@ fn refuse_shape_keys(model: &ModelRecipe) -> Result<(), RecipeCheckError> {
     }
 }
 
-fn check_tokenizer(model: &ModelRecipe, tokenizer: Option<&TokenizerRecipe>) -> Result<(), RecipeCheckError> {
-    let tokenizer = match (&model.init, tokenizer) {
+fn check_tokenizer(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+    let tokenizer = match (&recipe.model.init, &recipe.tokenizer) {
         (Some(_), None) => return Ok(()),
         (Some(_), Some(_)) => {
             return Err(Both {
@@ -144,9 +148,9 @@ fn check_tokenizer(model: &ModelRecipe, tokenizer: Option<&TokenizerRecipe>) -> 
                 because: "the model folder brings its own tokenizer",
             });
         }
-        (None, None) => {
-            return Err(Missing { key: "tokenizer", because: "`model.init` is not given" });
-        }
+        // A prepared dataset brings its own; whether a folder is one is seen where it is opened.
+        (None, None) if recipe.data.may_be_prepared() => return Ok(()),
+        (None, None) => return Err(NO_TOKENIZER),
         (None, Some(tokenizer)) => tokenizer,
     };
     let bpe = tokenizer.kind == TokenizerKind::Bpe;

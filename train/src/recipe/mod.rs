@@ -17,7 +17,10 @@ use crate::schedule::Schedule;
 
 pub use fornax_data::batches::Packing;
 pub use fornax_data::clean::CleanOptions;
+use fornax_data::hub::is_hub;
+use fornax_data::sources::ENDINGS;
 
+pub(crate) use check::NO_TOKENIZER;
 pub use error::RecipeCheckError;
 pub use optimizer::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
 pub use resume::{ResumeChange, compare_for_resume};
@@ -189,6 +192,17 @@ impl DataRecipe {
     /// Whether text comes from the embedded corpus.
     pub fn is_corpus(&self) -> bool {
         self.source == CORPUS || self.mixture.iter().any(|part| part.source == CORPUS)
+    }
+
+    /// Whether one of the sources may be a folder of `data prepare`: it is neither the corpus, nor of the hub, nor
+    /// named as a file of text.
+    pub(crate) fn may_be_prepared(&self) -> bool {
+        let is_text =
+            |name: &str| name == CORPUS || is_hub(name) || ENDINGS.iter().any(|ending| name.ends_with(ending));
+        std::iter::once(&self.source)
+            .filter(|source| !source.is_empty())
+            .chain(self.mixture.iter().map(|part| &part.source))
+            .any(|source| !is_text(source))
     }
 }
 

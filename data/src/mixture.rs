@@ -214,7 +214,7 @@ pub struct PreparedPart {
 /// a dataset for each text in `part-000`, `part-001`, ... and the list of them.
 ///
 /// # Errors
-/// As [`prepare`]; a folder that holds the other kind is refused.
+/// As [`crate::dataset::prepare()`]; a folder that holds the other kind is refused.
 pub fn prepare_texts(
     fs: &dyn FileSystem,
     texts: &[Text],

@@ -1,7 +1,8 @@
 //! One dial: from the number of layers a whole recipe is derived, as nanochat's `--depth` does, with its rules
 //! where they hold at small scale and others, said so, where they do not.
 
-use crate::estimate::{CHINCHILLA_RATIO, grouped};
+use crate::estimate::CHINCHILLA_RATIO;
+use crate::plain::grouped;
 use crate::recipe::{ModelRecipe, RecipeCheckError};
 use crate::setup;
 

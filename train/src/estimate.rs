@@ -6,6 +6,7 @@ use fornax_model::ModelConfig;
 use serde::Serialize;
 
 use crate::error::TrainError;
+use crate::plain::grouped;
 use crate::recipe::{OptimizerKind, Precision, TokenizerKind, TrainRecipe};
 use crate::setup;
 
@@ -222,20 +223,6 @@ impl Estimate {
         });
         lines
     }
-}
-
-/// 1234567 as `1,234,567`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let first = digits.len() % 3;
-    let mut out = digits[..first].to_string();
-    for chunk in digits.as_bytes()[first..].chunks(3) {
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.extend(chunk.iter().map(|&digit| char::from(digit)));
-    }
-    out
 }
 
 fn bytes(n: u64) -> String {

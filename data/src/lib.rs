@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+pub mod chat;
 pub mod clean;
 pub mod contamination;
 pub mod corpus;
 pub mod dataset;
 pub mod dedup;
 pub mod error;
+pub mod examples;
 pub mod hub;
 pub mod intake;
 pub mod mixture;

@@ -1,0 +1,2 @@
+//! Post-training.
+#![forbid(unsafe_code)]

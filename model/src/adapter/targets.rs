@@ -116,9 +116,8 @@ pub fn plan(adapter: &AdapterConfig, config: &ModelConfig) -> Result<Vec<Planned
     if !planned.iter().any(|p| matches!(p.change, Change::LowRank { .. })) {
         return nothing("target_modules", format!("{} matches", said(&adapter.targets)));
     }
-    let saved = |end: &String| {
-        planned.iter().any(|p| p.change == Change::Whole && p.module.name.ends_with(end.as_str()))
-    };
+    let saved =
+        |end: &String| planned.iter().any(|p| p.change == Change::Whole && p.module.name.ends_with(end.as_str()));
     match adapter.modules_to_save.iter().find(|end| !saved(end)) {
         Some(end) => nothing("modules_to_save", format!("`{end}` is")),
         None => Ok(planned),

@@ -16,9 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::read::{count_not_finite, to_data};
 use super::{StoredTensor, TensorFile, WeightsError, write_tensors};
-use crate::adapter::{
-    AdapterConfig, AdapterError, AdapterId, Change, Init, ModuleKind, Planned, Targets, plan,
-};
+use crate::adapter::{AdapterConfig, AdapterError, AdapterId, Change, Init, ModuleKind, Planned, Targets, plan};
 use crate::config::{clipped, shown};
 use crate::decoder::Decoder;
 
@@ -294,7 +292,11 @@ fn of_json(path: &Path, text: &str) -> Result<AdapterConfig, AdapterError> {
     let init = match &file.init_lora_weights {
         None | Some(Value::Bool(_)) => Init::Kaiming,
         Some(Value::String(name)) if OPENINGS.contains(&name.as_str()) => {
-            if name == "gaussian" { Init::Gaussian } else { Init::Kaiming }
+            if name == "gaussian" {
+                Init::Gaussian
+            } else {
+                Init::Kaiming
+            }
         }
         Some(other) => return Err(unsupported("init_lora_weights", other)),
     };
@@ -315,7 +317,10 @@ fn of_json(path: &Path, text: &str) -> Result<AdapterConfig, AdapterError> {
         dropout: file.lora_dropout.unwrap_or(0.0),
         rslora: file.use_rslora.unwrap_or(false),
         dora: file.use_dora.unwrap_or(false),
-        targets: file.target_modules.map(Names::targets).ok_or_else(|| invalid("it has no target_modules".into()))?,
+        targets: file
+            .target_modules
+            .map(Names::targets)
+            .ok_or_else(|| invalid("it has no target_modules".into()))?,
         exclude: file.exclude_modules.filter(|names| !names.is_empty()).map(Names::targets),
         layers_to_transform: file.layers_to_transform.map(|layers| match layers {
             Layers::One(layer) => vec![layer],

@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use fornax_train::recipe::{RecipeCheckError, check_number};
+use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 use crate::dpo::{Logps, smoothed};
@@ -68,23 +68,23 @@ impl CpoRecipe {
     /// # Errors
     /// The fault met, with both numbers.
     pub fn check(&self) -> Result<(), RecipeCheckError> {
-        check_number("cpo.beta", self.beta, "a number above 0", |x| x > 0.0)?;
-        check_number("cpo.cpo_alpha", self.cpo_alpha, "a number of at least 0", |x| x >= 0.0)?;
-        check_number("cpo.alpha", self.alpha, "a number from -10 to 10", |x| x.abs() <= 10.0)?;
+        number("cpo.beta", self.beta, "a number above 0", |x| x > 0.0)?;
+        number("cpo.cpo_alpha", self.cpo_alpha, "a number of at least 0", |x| x >= 0.0)?;
+        number("cpo.alpha", self.alpha, "a number from -10 to 10", |x| x.abs() <= 10.0)?;
         if let Some(smoothing) = self.label_smoothing {
             if !matches!(self.loss, CpoLoss::Sigmoid | CpoLoss::Simpo) {
                 let because = "`cpo.loss` is neither `sigmoid` nor `simpo`";
                 return Err(RecipeCheckError::NoEffect { key: "cpo.label_smoothing", because });
             }
             let expected = "a number from 0 to below 0.5";
-            check_number("cpo.label_smoothing", smoothing, expected, |x| (0.0..0.5).contains(&x))?;
+            number("cpo.label_smoothing", smoothing, expected, |x| (0.0..0.5).contains(&x))?;
         }
         if let Some(gamma) = self.simpo_gamma {
             if self.loss != CpoLoss::Simpo {
                 let because = "`cpo.loss` is not `simpo`";
                 return Err(RecipeCheckError::NoEffect { key: "cpo.simpo_gamma", because });
             }
-            check_number("cpo.simpo_gamma", gamma, "a number of at least 0", |x| x >= 0.0)?;
+            number("cpo.simpo_gamma", gamma, "a number of at least 0", |x| x >= 0.0)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_sigmoid, relu, sigmoid};
-use fornax_train::recipe::{RecipeCheckError, check_number};
+use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 use crate::losses::one_or_more;
@@ -130,7 +130,7 @@ impl DpoRecipe {
     /// # Errors
     /// The fault met, with both numbers.
     pub fn check(&self) -> Result<(), RecipeCheckError> {
-        check_number("dpo.beta", self.beta, "a number above 0", |x| x > 0.0)?;
+        number("dpo.beta", self.beta, "a number above 0", |x| x > 0.0)?;
         let has = |loss| self.loss.contains(&loss);
         let out_of_range = |key, found: String, expected: &str| {
             Err(RecipeCheckError::OutOfRange { key, found, expected: expected.to_owned() })
@@ -145,7 +145,7 @@ impl DpoRecipe {
                 return out_of_range("dpo.loss_weights", found, &expected);
             }
             for &weight in weights {
-                check_number("dpo.loss_weights", weight, "numbers of at least 0", |x| x >= 0.0)?;
+                number("dpo.loss_weights", weight, "numbers of at least 0", |x| x >= 0.0)?;
             }
         }
         self.check_smoothing()?;
@@ -154,7 +154,7 @@ impl DpoRecipe {
                 let because = "`dpo.loss` does not name `discopop`";
                 return Err(RecipeCheckError::NoEffect { key: "dpo.discopop_tau", because });
             }
-            check_number("dpo.discopop_tau", tau, "a number above 0", |x| x > 0.0)?;
+            number("dpo.discopop_tau", tau, "a number above 0", |x| x > 0.0)?;
         }
         if self.reference_free && self.precompute_ref_log_probs {
             return Err(RecipeCheckError::Both {
@@ -176,9 +176,9 @@ impl DpoRecipe {
             return Err(RecipeCheckError::NoEffect { key: KEY, because });
         }
         if self.loss.contains(&ExoPair) {
-            return check_number(KEY, smoothing, "a number above 0 and below 0.5", |x| x > 0.0 && x < 0.5);
+            return number(KEY, smoothing, "a number above 0 and below 0.5", |x| x > 0.0 && x < 0.5);
         }
-        check_number(KEY, smoothing, "a number from 0 to below 0.5", |x| (0.0..0.5).contains(&x))
+        number(KEY, smoothing, "a number from 0 to below 0.5", |x| (0.0..0.5).contains(&x))
     }
 
     /// Losses of p pairs: the weighted sum over the list.
@@ -222,9 +222,7 @@ impl DpoRecipe {
             DpoLoss::BcoPair => -log_sigmoid(chosen * beta) - log_sigmoid(-rejected * beta),
             DpoLoss::SppoHard => (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square(),
             DpoLoss::Aot => smoothed(ratios.sorted_margins() * beta, self.smoothing(0.0)),
-            DpoLoss::AotUnpaired => {
-                smoothed((chosen.sort(0) - rejected.sort(0)) * beta, self.smoothing(0.0))
-            }
+            DpoLoss::AotUnpaired => smoothed((chosen.sort(0) - rejected.sort(0)) * beta, self.smoothing(0.0)),
             DpoLoss::ApoZero => -sigmoid(chosen * beta) + 1.0 + sigmoid(rejected * beta),
             DpoLoss::ApoDown => sigmoid(chosen * beta) + 1.0 - sigmoid(margin),
             DpoLoss::Discopop => {

@@ -4,7 +4,7 @@
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Tensor, TensorData};
-use fornax_train::recipe::{RecipeCheckError, check_number};
+use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 /// `[kto]`: the loss of completions with a verdict.
@@ -49,16 +49,17 @@ impl KtoRecipe {
     /// # Errors
     /// The fault met, with both numbers.
     pub fn check(&self, rows: usize) -> Result<(), RecipeCheckError> {
-        check_number("kto.beta", self.beta, "a number above 0", |x| x > 0.0)?;
-        check_number("kto.desirable_weight", self.desirable_weight, "a number of at least 0", |x| x >= 0.0)?;
-        check_number("kto.undesirable_weight", self.undesirable_weight, "a number of at least 0", |x| x >= 0.0)?;
+        number("kto.beta", self.beta, "a number above 0", |x| x > 0.0)?;
+        number("kto.desirable_weight", self.desirable_weight, "a number of at least 0", |x| x >= 0.0)?;
+        number("kto.undesirable_weight", self.undesirable_weight, "a number of at least 0", |x| x >= 0.0)?;
         if self.estimates_kl() && rows < 2 {
             return Err(RecipeCheckError::OutOfRange {
                 key: "train.micro_batch",
                 found: rows.to_string(),
-                expected: "at least 2, for prompts with the completions of other rows, which the KL term of `kto` \
+                expected:
+                    "at least 2, for prompts with the completions of other rows, which the KL term of `kto` \
                            is estimated from,"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
         Ok(())

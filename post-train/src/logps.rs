@@ -4,7 +4,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fornax_data::batches::Batch;
-use fornax_model::{Decoder, Layout, token_tensor};
+use fornax_model::ops::TokenScores;
+use fornax_model::{Decoder, token_tensor};
+use fornax_train::step::layout;
 
 /// What a model says of chosen targets of a batch. Prompts and padding, often most of it, never reach the head.
 pub struct TargetScores {
@@ -32,18 +34,15 @@ pub struct RowSums {
 }
 
 impl TargetScores {
-    /// Scores the targets of `batch` for which `scored` (row by row, like the batch) is true.
-    pub fn new(decoder: &Decoder, batch: &Batch, scored: &[bool]) -> TargetScores {
-        let device = decoder.device();
-        let tokens_rt = token_tensor(&batch.inputs, batch.rows, &device);
-        let hidden_rtc = decoder.forward(tokens_rt, &layout(batch, &device), None);
+    /// Scores the targets of `batch` for which `scored` (row by row, like the batch) is true, from the last hidden
+    /// states of a model.
+    pub fn new(hidden_rtc: Tensor<3>, batch: &Batch, scored: &[bool], score: Score<'_>) -> TargetScores {
+        let device = hidden_rtc.device();
         let grid = Grid::new(batch.rows, batch.columns, scored);
-        let n = batch.rows * batch.columns;
-        let [.., c] = hidden_rtc.dims();
-        let hidden_nc = hidden_rtc.reshape([n, c]).select(0, grid.places(&device));
+        let [r, t, c] = hidden_rtc.dims();
+        let hidden_nc = hidden_rtc.reshape([r * t, c]).select(0, grid.places(&device));
         let targets: Vec<i32> = grid.at.iter().map(|&at| batch.targets[at] as i32).collect();
-        let targets_n = Tensor::from_data(TensorData::new(targets, [grid.at.len()]), &device);
-        let scores = decoder.token_scores(hidden_nc, targets_n);
+        let scores = score(hidden_nc, Tensor::from_data(TensorData::new(targets, [grid.at.len()]), &device));
         let square = |x: Tensor<1>| x.reshape([grid.rows, grid.width]);
         TargetScores {
             nll_rl: square(scores.nll_n),
@@ -71,16 +70,19 @@ impl TargetScores {
     }
 }
 
-/// Log-probabilities of the trained targets of each row: r, on the graph where the model is trainable.
-pub fn row_logps(decoder: &Decoder, batch: &Batch) -> Tensor<1> {
-    TargetScores::new(decoder, batch, &batch.mask).row_sums(&batch.mask).logps_r
+/// A head and what it says: hidden_nc, targets_n -> scores of n targets.
+pub type Score<'a> = &'a dyn Fn(Tensor<2>, Tensor<1, Int>) -> TokenScores;
+
+/// Scores of the trained targets of each row.
+pub fn row_scores(decoder: &Decoder, batch: &Batch) -> RowSums {
+    let score = |hidden_nc, targets_n| decoder.token_scores(hidden_nc, targets_n);
+    TargetScores::new(last_hidden(decoder, batch), batch, &batch.mask, &score).row_sums(&batch.mask)
 }
 
-fn layout(batch: &Batch, device: &Device) -> Layout {
-    match &batch.documents {
-        Some(documents) => Layout::packed(&batch.positions, documents, batch.rows, device),
-        None => Layout::contiguous(0, batch.columns, device),
-    }
+/// The batch through the model: hidden_rtc.
+pub(crate) fn last_hidden(decoder: &Decoder, batch: &Batch) -> Tensor<3> {
+    let device = decoder.device();
+    decoder.forward(token_tensor(&batch.inputs, batch.rows, &device), &layout(batch, &device), None)
 }
 
 /// Places of a batch, gathered to the left of a narrower one.
@@ -95,9 +97,8 @@ struct Grid {
 
 impl Grid {
     fn new(rows: usize, columns: usize, scored: &[bool]) -> Grid {
-        let places: Vec<Vec<usize>> = (0..rows)
-            .map(|row| (row * columns..(row + 1) * columns).filter(|&at| scored[at]).collect())
-            .collect();
+        let places: Vec<Vec<usize>> =
+            (0..rows).map(|row| (row * columns..(row + 1) * columns).filter(|&at| scored[at]).collect()).collect();
         let filled: Vec<usize> = places.iter().map(Vec::len).collect();
         let width = filled.iter().copied().max().unwrap_or(0).max(1);
         let mut at = Vec::with_capacity(rows * width);

@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use fornax_train::recipe::{RecipeCheckError, check_number};
+use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 use crate::dpo::Logps;
@@ -43,7 +43,7 @@ impl OrpoRecipe {
     /// # Errors
     /// The fault, with both numbers.
     pub fn check(&self) -> Result<(), RecipeCheckError> {
-        check_number("orpo.beta", self.beta, "a number above 0", |x| x > 0.0)
+        number("orpo.beta", self.beta, "a number above 0", |x| x > 0.0)
     }
 
     /// Losses of p pairs, without the likelihood of the chosen text.

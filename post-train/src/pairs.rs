@@ -9,7 +9,7 @@ use fornax_model::Decoder;
 use fornax_train::objective::Metric;
 
 use crate::dpo::Logps;
-use crate::logps::{RowSums, TargetScores};
+use crate::logps::{RowSums, Score, TargetScores, last_hidden};
 
 /// The pairs of one micro-batch.
 #[derive(Debug, Clone)]
@@ -33,11 +33,18 @@ impl PairBatch {
 
     /// Scores of the completions, and of prompt and completion of the chosen rows where `with_prompts`.
     pub(crate) fn score(&self, decoder: &Decoder, with_prompts: bool) -> PairScores {
+        let hidden_rtc = last_hidden(decoder, &self.batch);
+        self.score_hidden(hidden_rtc, with_prompts, &|hidden_nc, targets_n| {
+            decoder.token_scores(hidden_nc, targets_n)
+        })
+    }
+
+    pub(crate) fn score_hidden(&self, hidden_rtc: Tensor<3>, with_prompts: bool, score: Score<'_>) -> PairScores {
         let half = self.batch.mask.len() / 2;
         let chosen_text: Vec<bool> =
             self.real.iter().enumerate().map(|(at, &real)| with_prompts && real && at < half).collect();
         let scored: Vec<bool> = self.batch.mask.iter().zip(&chosen_text).map(|(&a, &b)| a || b).collect();
-        let scores = TargetScores::new(decoder, &self.batch, &scored);
+        let scores = TargetScores::new(hidden_rtc, &self.batch, &scored, score);
         let completions = scores.row_sums(&self.batch.mask);
         let chosen_text = with_prompts.then(|| scores.row_sums(&chosen_text));
         PairScores { pairs: self.pairs, completions, chosen_text }
@@ -74,6 +81,18 @@ pub(crate) struct PairScores {
 }
 
 impl PairScores {
+    /// Number of pairs.
+    pub(crate) fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// Negative log-likelihood of each chosen completion, or text where its prompt was scored, too; and the tokens.
+    pub(crate) fn chosen_nll(&self) -> (Tensor<1>, f64) {
+        let sums = self.chosen_text.as_ref().unwrap_or(&self.completions);
+        let tokens: usize = sums.tokens[..self.pairs].iter().sum();
+        (-self.halves(&sums.logps_r).chosen, tokens as f64)
+    }
+
     /// Sums over the tokens of each completion.
     pub(crate) fn logps(&self) -> Logps {
         self.halves(&self.completions.logps_r)

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use fornax_train::recipe::{RecipeCheckError, check_number};
+use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 use crate::dpo::Logps;
@@ -26,7 +26,7 @@ impl RewardRecipe {
     /// The fault, with both numbers.
     pub fn check(&self) -> Result<(), RecipeCheckError> {
         let key = "reward.center_rewards_coefficient";
-        check_number(key, self.center_rewards_coefficient, "a number of at least 0", |x| x >= 0.0)
+        number(key, self.center_rewards_coefficient, "a number of at least 0", |x| x >= 0.0)
     }
 
     /// Losses of p pairs with the rewards of both sides (Bradley and Terry 1952).

@@ -79,9 +79,6 @@ pub struct Evaluation {
 
 /// What a run learns from and lowers.
 pub trait Objective {
-    /// The tokenizer of the run.
-    fn tokenizer(&self) -> &Tokenizer;
-
     /// Makes ready the micro-batches of step `step` (counting from 0), whose data begins at `cursor`. The model, on
     /// the autodiff device, is there for objectives that sample from it.
     ///
@@ -100,23 +97,42 @@ pub trait Objective {
     /// # Errors
     /// When the device fails.
     fn evaluate(&mut self, plain: &Decoder) -> Result<Option<Evaluation>, TrainError>;
+}
+
+impl<O: Objective + ?Sized> Objective for Box<O> {
+    fn prepare(&mut self, decoder: &Decoder, step: u64, cursor: Cursor) -> Result<Ready, TrainError> {
+        (**self).prepare(decoder, step, cursor)
+    }
+
+    fn term(&self, decoder: &Decoder, micro_batch: usize) -> Result<LossTerm, TrainError> {
+        (**self).term(decoder, micro_batch)
+    }
+
+    fn evaluate(&mut self, plain: &Decoder) -> Result<Option<Evaluation>, TrainError> {
+        (**self).evaluate(plain)
+    }
+}
+
+/// What a run leaves, and how its model is spoken to: a whole model with its tokenizer, or an adapter.
+pub trait Product {
+    /// The tokenizer of the run.
+    fn tokenizer(&self) -> &Tokenizer;
 
     /// The ids that a prompt of `eval.prompts` becomes.
     ///
     /// # Errors
     /// When the text cannot be encoded.
-    fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>, TrainError> {
-        Ok(self.tokenizer().encode(prompt, true)?)
-    }
+    fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>, TrainError>;
+
+    /// Ids that end a sample.
+    fn stop_ids(&self, decoder: &Decoder) -> Vec<u32>;
+
+    /// Name of the folder inside the run folder that [`Product::export`] fills.
+    fn folder(&self) -> &'static str;
 
     /// Writes what was trained into `folder`, which exists.
     ///
     /// # Errors
     /// When a file cannot be written.
     fn export(&self, fs: &dyn FileSystem, decoder: &Decoder, folder: &Path) -> Result<(), TrainError>;
-
-    /// Name of the folder inside the run folder that [`Objective::export`] fills.
-    fn export_folder(&self) -> &'static str {
-        crate::run::MODEL_FOLDER
-    }
 }

@@ -1,7 +1,9 @@
 //! Pretraining: next tokens of text, from shards.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use burn::tensor::DType;
 use fornax_base::files::FileSystem;
 use fornax_data::batches::{Batch, Batches, Cursor};
 use fornax_data::mixture::{Mixture, Part};
@@ -10,11 +12,10 @@ use fornax_data::tokenizer::Tokenizer;
 use fornax_model::Decoder;
 use fornax_model::weights::save as save_model;
 
-use burn::tensor::DType;
-
 use crate::error::TrainError;
-use crate::objective::{Evaluation, LossTerm, Metrics, Objective, Ready};
+use crate::objective::{Evaluation, LossTerm, Metrics, Objective, Product, Ready};
 use crate::recipe::TrainRecipe;
+use crate::run::MODEL_FOLDER;
 use crate::step::next_token_with_z;
 use crate::validation;
 
@@ -25,7 +26,7 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// The next-token objective over the shards of a run.
 pub struct Pretraining {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     dataset: Mixture,
     batches: Batches,
     prefetch: Option<Prefetch>,
@@ -51,7 +52,7 @@ pub struct SourceShare {
 impl Pretraining {
     pub(crate) fn new(
         recipe: &TrainRecipe,
-        tokenizer: Tokenizer,
+        tokenizer: Arc<Tokenizer>,
         dataset: Mixture,
         validation: Vec<Batch>,
     ) -> Result<Self, TrainError> {
@@ -89,10 +90,6 @@ impl Pretraining {
 }
 
 impl Objective for Pretraining {
-    fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
     fn prepare(&mut self, _: &Decoder, _: u64, cursor: Cursor) -> Result<Ready, TrainError> {
         // The thread goes on from where the loop began; the loop takes every batch, so their cursors agree.
         let prefetch = match &mut self.prefetch {
@@ -118,6 +115,36 @@ impl Objective for Pretraining {
         let measured = validation::measure(plain, &self.validation, &self.tokenizer)?;
         let validation::Measured { loss, bits_per_byte, tokens } = measured;
         Ok(Some(Evaluation { loss, bits_per_byte: Some(bits_per_byte), weight: tokens, metrics: Metrics::new() }))
+    }
+}
+
+/// A whole model: what pretraining leaves.
+pub struct WholeModel {
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl WholeModel {
+    /// The model of this tokenizer.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Self { tokenizer }
+    }
+}
+
+impl Product for WholeModel {
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn prompt_ids(&self, prompt: &str) -> Result<Vec<u32>, TrainError> {
+        Ok(self.tokenizer.encode(prompt, true)?)
+    }
+
+    fn stop_ids(&self, decoder: &Decoder) -> Vec<u32> {
+        decoder.config().eos_ids.clone()
+    }
+
+    fn folder(&self) -> &'static str {
+        MODEL_FOLDER
     }
 
     fn export(&self, fs: &dyn FileSystem, decoder: &Decoder, folder: &Path) -> Result<(), TrainError> {

@@ -3,6 +3,7 @@
 //! A run folder keeps its own tokenizer and shards, so that a resume reads exactly what the run read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use fornax_base::files::{FileSystem, write_folder_atomic};
@@ -20,7 +21,7 @@ use fornax_model::{Decoder, ModelConfig};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::TrainError;
-use crate::pretraining::Pretraining;
+use crate::pretraining::{Pretraining, WholeModel};
 use crate::recipe::{
     CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, NO_TOKENIZER, Precision, Settings, TokenizerKind, TrainRecipe,
 };
@@ -444,7 +445,9 @@ impl RunRecipe for TrainRecipe {
             Some(checkpoint) => (saved_decoder(self, checkpoint, &around.device)?, Vec::new()),
             None => decoder(self, &tokenizer, &around.device)?,
         };
-        let objective = Pretraining::new(self, tokenizer, dataset, validation)?;
-        Ok(Opened { decoder: decoder.trainable(true), objective, steps: None, warnings })
+        let tokenizer = Arc::new(tokenizer);
+        let objective = Pretraining::new(self, Arc::clone(&tokenizer), dataset, validation)?;
+        let product = Box::new(WholeModel::new(tokenizer));
+        Ok(Opened { decoder: decoder.trainable(true), objective, product, steps: None, warnings })
     }
 }

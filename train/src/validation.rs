@@ -57,16 +57,15 @@ pub fn sample(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
     prompt_ids: &[u32],
-    max_tokens: usize,
+    limits: &Limits,
     temperature: f64,
     (seed, step): (u64, u64),
 ) -> Result<String, TrainError> {
     let seed = rng(seed, step, "sample").next_u64();
     let options = SamplerOptions { temperature: temperature as f32, seed, ..SamplerOptions::greedy() };
     let mut sampler = Sampler::new(options)?;
-    let limits = Limits { max_tokens, stop_ids: decoder.config().eos_ids.clone() };
     let mut generated = Vec::new();
-    generate(decoder, prompt_ids, &mut sampler, &limits, &mut |id| {
+    generate(decoder, prompt_ids, &mut sampler, limits, &mut |id| {
         generated.push(id);
         ControlFlow::Continue(())
     })?;

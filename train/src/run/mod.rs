@@ -28,7 +28,7 @@ use crate::error::TrainError;
 use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
 use crate::loss_scale::LossScale;
-use crate::objective::Objective;
+use crate::objective::{Objective, Product};
 use crate::optimizer::Optimizer;
 use crate::recipe::{Precision, Settings, TrainRecipe, compare, hash_of};
 use crate::setup::{self, Preparing};
@@ -93,6 +93,8 @@ pub struct Opened<O> {
     pub decoder: Decoder,
     /// What it learns from.
     pub objective: O,
+    /// What it leaves.
+    pub product: Box<dyn Product>,
     /// Steps of the whole run, where the data decides it.
     pub steps: Option<u64>,
     /// What the user should know.
@@ -152,6 +154,7 @@ pub struct Run<R: RunRecipe = TrainRecipe> {
     settings: Settings,
     recipe_hash: String,
     objective: R::Objective,
+    product: Box<dyn Product>,
     decoder: Decoder,
     optimizer: Optimizer,
     gate: GradientGate,
@@ -299,6 +302,7 @@ impl<R: RunRecipe> Run<R> {
             folder: folder.to_path_buf(),
             recipe_hash: hash_of(&recipe),
             objective: opened.objective,
+            product: opened.product,
             optimizer: Optimizer::new(&settings.optimizer),
             gate: GradientGate::default(),
             loss_scale: (settings.train.precision == Precision::F16).then(LossScale::default),

@@ -12,7 +12,6 @@ use crate::checkpoint::{self, Best, NamedTensor, RngPosition, State};
 use crate::control::Ending;
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
-use crate::objective::Objective;
 use crate::tensorboard::Tensorboard;
 
 /// Failed saves in a row after which a run gives up.
@@ -117,7 +116,7 @@ impl<R: RunRecipe> Run<R> {
 
     pub(super) fn finish(&mut self, started: Instant) -> Result<Outcome, TrainError> {
         self.save_at_the_end()?;
-        let model = self.folder.join(self.objective.export_folder());
+        let model = self.folder.join(self.product.folder());
         self.export(&model)
             .map_err(|source| TrainError::Export { folder: model.clone(), source: Box::new(source) })?;
         if let Some(message) = self.decoder.config().transformers_differs() {
@@ -139,7 +138,7 @@ impl<R: RunRecipe> Run<R> {
         let fs = &*self.around.fs;
         create_folder(fs, model)?;
         remove_stale_temps(fs, model)?;
-        self.objective.export(fs, &self.decoder, model)
+        self.product.export(fs, &self.decoder, model)
     }
 }
 

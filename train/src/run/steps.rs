@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
+use fornax_infer::generate::Limits;
 use fornax_model::Decoder;
 
 use super::clock::Clock;
@@ -264,10 +265,12 @@ impl<R: RunRecipe> Run<R> {
     fn sample(&self, plain: &Decoder, prompt: &str) -> TrainEvent {
         let (step, eval) = (self.step, &self.settings.eval);
         let position = (self.settings.seed, step);
-        let tokenizer = self.objective.tokenizer();
-        let text = self.objective.prompt_ids(prompt).and_then(|ids| {
-            validation::sample(plain, tokenizer, &ids, eval.sample_tokens, eval.temperature, position)
-        });
+        let tokenizer = self.product.tokenizer();
+        let limits = Limits { max_tokens: eval.sample_tokens, stop_ids: self.product.stop_ids(plain) };
+        let text = self
+            .product
+            .prompt_ids(prompt)
+            .and_then(|ids| validation::sample(plain, tokenizer, &ids, &limits, eval.temperature, position));
         match text {
             Ok(text) => TrainEvent::Sample { step, prompt: prompt.to_string(), text },
             Err(error) => {

@@ -4,7 +4,6 @@
 
 mod objective;
 
-use burn::tensor::Tensor;
 use fornax_model::Decoder;
 use fornax_train::objective::LossTerm;
 

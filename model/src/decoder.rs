@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
 
-use crate::adapter::{Adapters, AdapterId, Branch, Choice, Dropout, Pass, PerAdapter, head_module};
+use crate::adapter::{AdapterId, Adapters, Branch, Choice, Dropout, Pass, PerAdapter, head_module};
 use crate::attention::{Attention, Shared};
 use crate::config::ModelConfig;
 use crate::embedding::Embedding;
@@ -440,7 +440,9 @@ impl Block {
     }
 
     fn visit_mut(&mut self, visit: &mut dyn FnMut(ParameterMut<'_>)) {
-        self.modules_mut("", &mut |name, module| module.visit_owned(name, &mut |_, _, parameter| visit(parameter)));
+        self.modules_mut("", &mut |name, module| {
+            module.visit_owned(name, &mut |_, _, parameter| visit(parameter))
+        });
     }
 
     /// The same block off the autodiff device. Handles only: nothing is copied.

@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::adapter::{AdapterId, Adapted, Branch, Pass, PerAdapter};
+use crate::adapter::{Adapted, AdapterId, Branch, Pass, PerAdapter};
 use crate::ops;
 use crate::parameters::{ParameterMut, VisitOwned};
 
@@ -98,7 +98,11 @@ impl Projection {
     pub(crate) fn wrap(&mut self, module: &str, adapter: AdapterId, suffix: std::sync::Arc<str>, branch: Branch) {
         if !matches!(self, Projection::Lora(_)) {
             let base = self.clone();
-            *self = Projection::Lora(Box::new(Adapted { base, branches: PerAdapter::default(), module: module.into() }));
+            *self = Projection::Lora(Box::new(Adapted {
+                base,
+                branches: PerAdapter::default(),
+                module: module.into(),
+            }));
         }
         if let Projection::Lora(adapted) = self {
             adapted.branches.push(adapter, suffix, branch);

@@ -71,7 +71,10 @@ pub struct Adapted {
 pub(crate) enum Branch {
     LowRank(LowRank),
     /// A layer of its own in place of the base (`modules_to_save`).
-    Whole { weight_oi: Tensor<2>, bias_o: Option<Tensor<1>> },
+    Whole {
+        weight_oi: Tensor<2>,
+        bias_o: Option<Tensor<1>>,
+    },
 }
 
 /// `s * (drop(x) A^T) B^T`, in f32 like its file; the dtype of x decides what is computed in.

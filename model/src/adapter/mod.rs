@@ -335,7 +335,8 @@ fn embedding_branch(
     Ok(match change {
         Change::Whole => {
             let values = source("weight", &[v, c])?;
-            let table_vc = values.map_or_else(|| table_vc.clone().cast(DType::F32), |values| values.reshape([v, c]));
+            let table_vc =
+                values.map_or_else(|| table_vc.clone().cast(DType::F32), |values| values.reshape([v, c]));
             EmbeddingBranch::Whole { table_vc }
         }
         Change::LowRank { rank, scale } => {

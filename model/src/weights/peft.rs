@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::read::{count_not_finite, to_data};
+use super::read::{difference, not_finite_tensor, to_data};
 use super::{StoredTensor, TensorFile, WeightsError, write_tensors};
 use crate::adapter::{AdapterConfig, AdapterError, AdapterId, Change, Init, ModuleKind, Planned, Targets, plan};
 use crate::config::{clipped, shown};
@@ -111,21 +111,8 @@ impl AdapterFolder {
         let expected: Vec<_> = planned.iter().flat_map(|p| tensors_of(p, self.config.dora)).collect();
         for (name, shape) in &expected {
             let found = self.file.get(&format!("{PREFIX}{name}"));
-            match found {
-                None => problems.push(format!("`{name}` {shape:?} is missing")),
-                Some(t) if t.shape != shape.as_slice() => {
-                    problems.push(format!("`{name}` is {:?}, expected {shape:?}", t.shape));
-                }
-                Some(t) if !matches!(t.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
-                    problems.push(format!("`{name}` is {:?}, expected F32, F16 or BF16", t.dtype));
-                }
-                Some(t) => {
-                    let n = count_not_finite(&t);
-                    if n > 0 {
-                        problems.push(format!("`{name}` holds {n} values that are NaN or infinite"));
-                    }
-                }
-            }
+            let problem = difference(name, shape, found.as_ref());
+            problems.extend(problem.or_else(|| not_finite_tensor(name, &found?)));
         }
         let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         for (name, tensor) in self.tensors().filter(|(name, _)| !known.contains(name)) {

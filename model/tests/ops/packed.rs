@@ -9,7 +9,9 @@ use fornax_model::ops::{self, with_composed};
 use fornax_model::packed::{Codes, NF4, Packed, PackedParts, PackedShape, Packing};
 use fornax_model::weights::TensorFile;
 
-use crate::check::{Op, assert_close, check, check_bf16, devices, normals, relative, tensor, values};
+use crate::check::{
+    COMPOSED_TOLERANCE, Op, assert_close, check, check_bf16, devices, normals, relative, tensor, values,
+};
 
 const CODES: [Codes; 3] = [Codes::Int8, Codes::Int4, Codes::Nf4];
 
@@ -174,7 +176,8 @@ fn strided_operands() {
     let straight = across.clone().into_data();
     let straight = Tensor::<2>::from_data(straight, (&Device::flex(), DType::F32));
     let of = |x: Tensor<2>| values(ops::qlinear(x, &packed, None));
-    assert_eq!(of(across), of(straight));
+    // The product takes another way through such an operand.
+    assert!(relative(&of(across), &of(straight)) < COMPOSED_TOLERANCE);
 }
 
 /// Codes, scales and values of bitsandbytes' nf4 on normal, uniform and extreme numbers.
@@ -232,7 +235,7 @@ fn the_dense_weights_are_never_kept() {
 
 fn deep_product() {
     let Some(before) = peak_kib() else {
-        println!("grown by 0 KiB");
+        println!("\ngrown by 0 KiB");
         return;
     };
     let weight = random(shape(WIDTH, WIDTH, Codes::Int4, 32), false, &Device::flex());
@@ -243,7 +246,7 @@ fn deep_product() {
     let x = weights.iter().fold(start.clone(), |x, weight| ops::qlinear(x, weight, None) * 0.01);
     let gradient = start.grad(&x.sum().backward()).unwrap();
     assert_eq!(gradient.dims(), [2, WIDTH]);
-    println!("grown by {} KiB", peak_kib().unwrap() - before);
+    println!("\ngrown by {} KiB", peak_kib().unwrap() - before);
 }
 
 /// Greatest resident memory of this process so far, where the system says it.

@@ -85,7 +85,7 @@ fn window_nll(decoder: &Decoder, window: &[u32]) -> f64 {
 /// Root of the squares by which packing moved the weights, by the root of their own squares.
 fn moved(dense: &Decoder, packed: &Decoder) -> f64 {
     let (mut difference, mut own) = (0.0, 0.0);
-    let all = dense.parameters().into_iter().zip(packed.clone().dequantized(DType::F32).parameters());
+    let all = dense.parameters().into_iter().zip(packed.clone().in_dtype(DType::F32).parameters());
     for ((name, _, before), (_, _, after)) in all.filter(|(before, _)| before.0.ends_with("_proj.weight")) {
         let [before, after] = [before, after].map(|x| x.try_into_vec_as::<f32>().unwrap());
         assert_eq!(before.len(), after.len(), "{name}");
@@ -153,7 +153,7 @@ fn packed_models_generate() {
     };
     for codes in [Codes::Int8, Codes::Int4, Codes::Nf4] {
         let packed = checkpoint.clone().quantized(Packing::usual(codes));
-        let dense = packed.clone().dequantized(DType::F32);
+        let dense = packed.clone().in_dtype(DType::F32);
         let (ours, theirs) = (greedy(&packed), greedy(&dense));
         println!("{}: {}", codes.word(), tokenizer.decode(&ours, true).unwrap());
         assert_eq!(ours, theirs, "{}", codes.word());

@@ -196,7 +196,7 @@ fn a_packed_model_is_what_packing_the_loaded_one_gives_and_is_not_written() {
         assert_eq!(packed.bytes(), after.bytes());
         let names = |decoder: &Decoder| -> Vec<String> { decoder.parameters().into_iter().map(|p| p.0).collect() };
         assert!(names(&packed).iter().all(|name| !name.ends_with("_proj.weight")));
-        let dense = packed.clone().dequantized(DType::F32);
+        let dense = packed.clone().in_dtype(DType::F32);
         assert_eq!(names(&dense), names(&load_as(&fixture, dtype)));
         let folder = Folder::new();
         let error = save(&RealFs, &packed, DType::F32, ONE_FILE, folder.path()).unwrap_err().to_string();

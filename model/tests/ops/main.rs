@@ -10,5 +10,6 @@ mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod packed;
 mod scores;
 mod sums;

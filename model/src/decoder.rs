@@ -240,6 +240,30 @@ impl Decoder {
         ops::token_nll(hidden_nc, self.head_vc(), targets_n, self.softcap())
     }
 
+    /// Sum over rows of `weights_n` times the divergence of this decoder's distribution from the teacher's, as (1)
+    /// in f32, both heads by chunks; see [`ops::DivergenceOptions::beta`]. Gradients go to this decoder alone.
+    ///
+    /// # Panics
+    /// Panics when the vocabularies differ in size.
+    pub fn divergence(
+        &self,
+        hidden_nc: Tensor<2>,
+        teacher: (&Decoder, Tensor<2>),
+        weights_n: Tensor<1>,
+        beta: f32,
+        temperature: f32,
+    ) -> Tensor<1> {
+        let (teacher, teacher_hidden) = teacher;
+        let options = ops::DivergenceOptions {
+            softcap: self.softcap(),
+            teacher_softcap: teacher.softcap(),
+            ..ops::DivergenceOptions::new(beta, temperature, self.config.vocab_size)
+        };
+        let student = ops::Headed { hidden_nc, head_vc: self.head_vc() };
+        let teacher = ops::Headed { hidden_nc: teacher_hidden, head_vc: teacher.head_vc() };
+        ops::divergence(student, teacher, weights_n, options)
+    }
+
     /// Cap of the logits, 0 for none.
     fn softcap(&self) -> f32 {
         self.config.logit_softcap.map_or(0.0, |cap| cap as f32)

@@ -1,2 +1,4 @@
 //! Post-training.
 #![forbid(unsafe_code)]
+
+pub mod rewards;

@@ -16,7 +16,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
 /// Elements of one chunk of logits: 32 MiB in f32. The gradient of the head is read and written once a chunk.
-const CHUNK_ELEMENTS: usize = 8 << 20;
+pub(super) const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// What is done to the logits, and what is added to the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -204,7 +204,7 @@ fn chunk_gradient<B: Backend>(
 }
 
 /// In f32, after the cap.
-fn logits<B: Backend>(hidden: FloatTensor<B>, head: FloatTensor<B>, softcap: f32) -> FloatTensor<B> {
+pub(super) fn logits<B: Backend>(hidden: FloatTensor<B>, head: FloatTensor<B>, softcap: f32) -> FloatTensor<B> {
     let logits = to_f32::<B>(B::float_matmul(hidden, B::float_transpose(head)));
     if softcap == 0.0 { logits } else { capped::<B>(logits, softcap) }
 }
@@ -231,29 +231,29 @@ fn sums<B: Backend>(
 }
 
 /// In fixed order: a sum over one row is sequential on every backend that promises it.
-fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
     let n = values.shape()[0];
     let product = B::float_reshape(B::float_mul(values, weights), Shape::new([1, n]));
     B::float_reshape(B::float_sum_dim(product, 1), Shape::new([1]))
 }
 
 /// Chunks of one column -> one vector.
-fn joined<B: Backend>(parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+pub(super) fn joined<B: Backend>(parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     let n = parts.iter().map(|part| part.shape()[0]).sum::<usize>();
     B::float_reshape(B::float_cat(parts, 0), Shape::new([n]))
 }
 
-fn row_chunks(n: usize, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn row_chunks(n: usize, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).step_by(chunk.max(1)).map(move |from| (from, (from + chunk).min(n)))
 }
 
-fn rows<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn rows<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
     let width = x.shape()[1];
     let slices: Vec<Slice> = vec![(from..to).into(), (0..width).into()];
     B::float_slice(x, &slices)
 }
 
-fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
     B::float_slice(x, &[(from..to).into()])
 }
 

@@ -59,7 +59,7 @@ fn exact_answers() {
     row_refused(
         "kind = 'exact'",
         json!({"question": 1, "id": 2}),
-        &["row 17", "no column `answer`", "question, id"],
+        &["row 17", "no column `answer`", "(it has ", "question"],
     );
     row_refused("kind = 'exact'", json!({"answer": {"a": 1}}), &["row 17", "neither text"]);
     row_refused("kind = 'exact'", json!({"answer": []}), &["row 17", "neither text"]);

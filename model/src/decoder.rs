@@ -13,7 +13,7 @@ use crate::kv_cache::KvCache;
 use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::ops::{self, AttentionMask};
+use crate::ops::{self, AttentionMask, TokenScores};
 use crate::parameters::{ParameterMut, Visit};
 use crate::projection::Projection;
 use crate::recompute::Waiting;
@@ -262,6 +262,12 @@ impl Decoder {
         let student = ops::Headed { hidden_nc, head_vc: self.head_vc() };
         let teacher = ops::Headed { hidden_nc: teacher_hidden, head_vc: teacher.head_vc() };
         ops::divergence(student, teacher, weights_n, options)
+    }
+
+    /// What the model says of each target where its last hidden state was `hidden_nc`, each n in f32: the
+    /// negative log-likelihoods carry gradients.
+    pub fn token_scores(&self, hidden_nc: Tensor<2>, targets_n: Tensor<1, Int>) -> TokenScores {
+        ops::token_scores(hidden_nc, self.head_vc(), targets_n, self.softcap())
     }
 
     /// Cap of the logits, 0 for none.

@@ -32,7 +32,7 @@ pub struct LossOptions {
 }
 
 impl LossOptions {
-    fn new(z_loss: f32, softcap: f32, vocabulary: usize) -> Self {
+    pub(super) fn new(z_loss: f32, softcap: f32, vocabulary: usize) -> Self {
         let chunk = (CHUNK_ELEMENTS / vocabulary.max(1)).clamp(16, 4096);
         Self { z_loss, softcap, chunk }
     }
@@ -157,15 +157,15 @@ pub(super) fn with_gradients<B: Backend>(
 }
 
 /// What one chunk of logits says of its targets.
-struct Scores<B: Backend> {
-    nll: FloatTensor<B>,
+pub(super) struct Scores<B: Backend> {
+    pub(super) nll: FloatTensor<B>,
     /// Logarithm of the sum of exponentials.
-    log_z: FloatTensor<B>,
-    softmax: FloatTensor<B>,
+    pub(super) log_z: FloatTensor<B>,
+    pub(super) softmax: FloatTensor<B>,
 }
 
 /// logits_nv in f32, targets_n1 -> (nll_n1, log_z_n1, softmax_nv).
-fn chunk_scores<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> Scores<B> {
+pub(super) fn chunk_scores<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> Scores<B> {
     let max = B::float_max_dim(logits.clone(), 1);
     let shifted = B::float_sub(logits, max.clone());
     let target = B::float_gather(1, shifted.clone(), targets);
@@ -257,7 +257,7 @@ pub(super) fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> F
     B::float_slice(x, &[(from..to).into()])
 }
 
-fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
+pub(super) fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
     B::int_reshape(B::int_slice(x, &[(from..to).into()]), Shape::new([to - from, 1]))
 }
 

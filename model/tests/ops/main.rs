@@ -11,4 +11,5 @@ mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod scores;
 mod sums;

@@ -171,3 +171,6 @@ pub(crate) fn last_logits(
 pub(crate) fn plain_device(decoder: &Decoder) -> Device {
     decoder.device().without_autodiff()
 }
+
+#[cfg(test)]
+mod tests;

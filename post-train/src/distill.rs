@@ -1,7 +1,7 @@
 //! Distillation: a small model learns the distributions of a large one (generalized knowledge distillation, Agarwal et
 //! al. 2023, arXiv:2306.13649). It makes draft models for speculative decoding, too.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use fornax_base::exit::Exit;
 use fornax_base::rng::rng;
 use fornax_data::batches::{Batch, Cursor};
@@ -15,7 +15,7 @@ use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
 use fornax_train::step::Reported;
 use serde::{Deserialize, Serialize};
 
-use crate::logps::last_hidden;
+use crate::logps::{hidden_at, last_hidden, targets_at};
 use crate::order::draw;
 use crate::pairs::padded;
 use crate::rollout::{RolloutError, Sampling, roll_out};
@@ -72,10 +72,15 @@ impl DistillRecipe {
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let words = "a number from 0 to 1";
         if self.teacher.is_empty() {
-            return Err(RecipeCheckError::Missing { key: "distill.teacher", because: "someone must be learned from" });
+            return Err(RecipeCheckError::Missing {
+                key: "distill.teacher",
+                because: "someone must be learned from",
+            });
         }
         number("distill.beta", self.beta, words, share)?;
-        number("distill.temperature", self.temperature, "a number above 0, at most 100", |x| x > 0.0 && x <= 100.0)?;
+        number("distill.temperature", self.temperature, "a number above 0, at most 100", |x| {
+            x > 0.0 && x <= 100.0
+        })?;
         number("distill.kd_ratio", self.kd_ratio, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0)?;
         number("distill.lmbda", self.lmbda, words, share)?;
         no_effect(
@@ -146,9 +151,9 @@ pub enum DistillError {
 impl From<DistillError> for TrainError {
     fn from(error: DistillError) -> Self {
         let hint = match &error {
-            DistillError::Vocabulary { .. } | DistillError::Token { .. } => {
-                Some("student and teacher must come from one tokenizer: begin the student with the teacher's".into())
-            }
+            DistillError::Vocabulary { .. } | DistillError::Token { .. } => Some(
+                "student and teacher must come from one tokenizer: begin the student with the teacher's".into(),
+            ),
             _ => None,
         };
         let exit = if matches!(error, DistillError::Rollout(_)) { Exit::Failed } else { Exit::BadInput };
@@ -219,7 +224,8 @@ impl Distill {
     /// The rows with completions of the student's own instead of theirs.
     fn on_policy(&self, decoder: &Decoder, step: u64, rows: &[&Example]) -> Result<Vec<Example>, DistillError> {
         let plain = decoder.clone().trainable(false);
-        let prompt = |row: &Example| row.trained.iter().position(|&trained| trained).unwrap_or(row.ids.len()).max(1);
+        let prompt =
+            |row: &Example| row.trained.iter().position(|&trained| trained).unwrap_or(row.ids.len()).max(1);
         let room = self.parts.context.saturating_sub(1).max(1);
         let prompts: Vec<&[u32]> = rows.iter().map(|row| &row.ids[..prompt(row).min(room)]).collect();
         let recipe = &self.parts.recipe;
@@ -250,14 +256,8 @@ impl Distill {
         let places: Vec<usize> = (0..batch.mask.len()).filter(|&place| batch.mask[place]).collect();
         let n = places.len();
         let device = decoder.device();
-        let ids = |values: Vec<i32>, device| -> Tensor<1, Int> { Tensor::from_data(values.as_slice(), device) };
-        let trained = |model: &Decoder| {
-            let hidden_rtc = last_hidden(model, batch);
-            let [r, t, c] = hidden_rtc.dims();
-            let places = places.iter().map(|&place| place as i32).collect();
-            hidden_rtc.reshape([r * t, c]).select(0, ids(places, &model.device()))
-        };
-        let (hidden_nc, teacher_hidden) = (trained(decoder), trained(&self.parts.teacher));
+        let hidden = |model: &Decoder| hidden_at(last_hidden(model, batch), &places);
+        let (hidden_nc, teacher_hidden) = (hidden(decoder), hidden(&self.parts.teacher));
         let ones = Tensor::from_data(TensorData::new(vec![1.0f32; n], [n]), (&device, DType::F32));
         let teacher = (&self.parts.teacher, teacher_hidden);
         let (beta, temperature) = (recipe.beta as f32, recipe.temperature as f32);
@@ -266,8 +266,7 @@ impl Distill {
         let mut metrics = vec![metric("divergence", divergence.clone())];
         let mut loss = divergence * recipe.kd_ratio;
         if with_scores || recipe.kd_ratio < 1.0 {
-            let targets = places.iter().map(|&place| batch.targets[place] as i32).collect();
-            let scores = decoder.token_scores(hidden_nc, ids(targets, &device));
+            let scores = decoder.token_scores(hidden_nc, targets_at(batch, &places, &device));
             let nll = scores.nll_n.sum();
             metrics.push(metric("nll_loss", nll.clone()));
             metrics.push(metric("entropy", scores.entropy_n.sum()));

@@ -86,6 +86,14 @@ pub struct Logps {
     pub rejected: Tensor<1>,
 }
 
+impl Logps {
+    /// The same without a gradient.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self { chosen: self.chosen.detach(), rejected: self.rejected.detach() }
+    }
+}
+
 /// What the losses of p pairs are computed from.
 #[derive(Debug, Clone)]
 pub struct Pairs {

@@ -2,10 +2,14 @@
 //!
 //! Shapes: r rows.
 
+mod objective;
+
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Tensor, TensorData};
 use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
+
+pub use objective::KtoObjective;
 
 /// `[kto]`: the loss of completions with a verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

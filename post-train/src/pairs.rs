@@ -144,9 +144,15 @@ impl PairScores {
     }
 }
 
+/// x_r -> its sum (1).
+pub(crate) fn total(x_r: Tensor<1>) -> Tensor<1> {
+    let n = x_r.dims()[0];
+    x_r.reshape([1, n]).sum_dim(1).reshape([1])
+}
+
 /// Values of single rows as a number to report: their sum over `weight`.
 pub(crate) fn metric(name: &'static str, values: Tensor<1>, weight: f64) -> Metric {
-    Metric { name, sum: values.detach().sum(), weight }
+    Metric { name, sum: total(values.detach()), weight }
 }
 
 #[cfg(test)]

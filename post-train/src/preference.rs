@@ -2,14 +2,17 @@
 //!
 //! Shapes: p pairs.
 
-use burn::tensor::Tensor;
+mod objective;
+
 use fornax_model::Decoder;
 use fornax_train::objective::LossTerm;
 
 use crate::cpo::CpoRecipe;
 use crate::dpo::{DpoRecipe, Logps, Pairs};
 use crate::orpo::{OrpoRecipe, odds};
-use crate::pairs::{PairBatch, PairScores, metric};
+use crate::pairs::{PairBatch, PairScores, metric, total};
+
+pub use objective::{PairObjective, PairReference, reference_logps};
 
 /// A loss of pairs.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,12 +112,6 @@ impl PairLoss {
         };
         LossTerm { metrics, ..LossTerm::new(total(losses), scores.pairs() as f64) }
     }
-}
-
-/// x_p -> its sum (1).
-pub(crate) fn total(x_p: Tensor<1>) -> Tensor<1> {
-    let n = x_p.dims()[0];
-    x_p.reshape([1, n]).sum_dim(1).reshape([1])
 }
 
 #[cfg(test)]

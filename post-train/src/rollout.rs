@@ -56,10 +56,8 @@ pub fn roll_out(
         if length >= room {
             return Err(GenerateError::PromptTooLong { tokens: length, context: room }.into());
         }
-        let limits = Limits {
-            max_tokens: sampling.max_tokens.min(room - length),
-            stop_ids: sampling.stop_ids.clone(),
-        };
+        let limits =
+            Limits { max_tokens: sampling.max_tokens.min(room - length), stop_ids: sampling.stop_ids.clone() };
         let row_bytes = KvCache::bytes(plain.config(), samples, length + limits.max_tokens, plain.compute());
         let at_once = (CACHE_BYTES / row_bytes.max(1)).max(1) as usize;
         for places in places.chunks(at_once) {

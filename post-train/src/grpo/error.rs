@@ -57,9 +57,9 @@ impl GrpoError {
             GrpoError::Reward(RewardError::Row { .. }) => {
                 Some("`column` of the reward names the column with the answer".into())
             }
-            GrpoError::Reward(RewardError::Command { .. }) => {
-                Some("`command` is a program and its arguments, each a string of its own; no shell reads them".into())
-            }
+            GrpoError::Reward(RewardError::Command { .. }) => Some(
+                "`command` is a program and its arguments, each a string of its own; no shell reads them".into(),
+            ),
             _ => None,
         }
     }

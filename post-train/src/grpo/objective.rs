@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::rng::rng;
 use fornax_data::batches::{Batch, Cursor};
 use fornax_data::examples::{Example, Prompt};
@@ -17,9 +17,10 @@ use fornax_train::objective::{Evaluation, LossTerm, Metric, Metrics, Objective, 
 
 use super::advantages::{deviation, mean};
 use super::{GrpoError, GrpoRecipe, LossType, PolicyTokens, advantages};
-use crate::logps::last_hidden;
+use crate::logps::{hidden_at, last_hidden, targets_at};
 use crate::order::draw;
 use crate::pairs::padded;
+use crate::reference::Reference;
 use crate::rewards::{Rewards, Verdict};
 use crate::rollout::{Sampling, roll_out};
 
@@ -42,8 +43,8 @@ pub struct GrpoParts {
     pub train: Vec<Prompt>,
     /// Prompts measured on.
     pub held_out: Vec<Prompt>,
-    /// The model before training, off the autodiff device; needed where `beta` is not 0.
-    pub reference: Option<Decoder>,
+    /// The model before training; needed where `beta` is not 0.
+    pub reference: Option<Reference>,
     /// Tokens of prompt and completion together at most.
     pub context: usize,
     /// Ids that end a completion.
@@ -200,25 +201,21 @@ impl Grpo {
                 micro_batch.old = Some(self.logps(plain, micro_batch)?);
             }
             if let Some(reference) = self.parts.reference.as_ref().filter(|_| recipe.beta != 0.0) {
-                micro_batch.reference = Some(self.logps(reference, micro_batch)?);
+                micro_batch.reference = Some(self.logps(&reference.model(plain), micro_batch)?);
             }
         }
         Ok(all)
     }
 
     fn scores(&self, model: &Decoder, micro_batch: &MicroBatch) -> TokenScores {
-        let hidden_rtc = last_hidden(model, &micro_batch.batch);
-        let (device, [r, t, c]) = (hidden_rtc.device(), hidden_rtc.dims());
-        let ids = |values: Vec<i32>| -> Tensor<1, Int> { Tensor::from_data(values.as_slice(), &device) };
-        let places = micro_batch.places.iter().map(|&place| place as i32).collect();
-        let targets = micro_batch.places.iter().map(|&place| micro_batch.batch.targets[place] as i32).collect();
-        let mut hidden_nc = hidden_rtc.reshape([r * t, c]).select(0, ids(places));
+        let batch = &micro_batch.batch;
+        let mut hidden_nc = hidden_at(last_hidden(model, batch), &micro_batch.places);
         let temperature = self.parts.recipe.temperature;
         if temperature != 1.0 {
             // The logits are linear in it.
             hidden_nc = hidden_nc / temperature;
         }
-        model.token_scores(hidden_nc, ids(targets))
+        model.token_scores(hidden_nc, targets_at(batch, &micro_batch.places, &model.device()))
     }
 
     fn logps(&self, plain: &Decoder, micro_batch: &MicroBatch) -> Result<Vec<f32>, TrainError> {
@@ -278,12 +275,7 @@ impl Objective for Grpo {
             }
         };
         let Window { micro_batches, tokens, metrics, .. } = self.window.insert(window);
-        Ok(Ready {
-            micro_batches: micro_batches.len(),
-            cursor: after,
-            tokens: *tokens,
-            metrics: metrics.clone(),
-        })
+        Ok(Ready { micro_batches: micro_batches.len(), cursor: after, tokens: *tokens, metrics: metrics.clone() })
     }
 
     fn term(&self, decoder: &Decoder, micro_batch: usize) -> Result<LossTerm, TrainError> {

@@ -1,7 +1,9 @@
-//! Post-training on the training loop: a recipe, a loss and a data row for each objective, no loop of its own.
+//! Post-training on the training loop: a recipe, a loss and a data row for each objective; the loop is
+//! `fornax_train`'s.
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
-//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities.
+//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities, [`preference`] both together
+//! into something a run learns from, and [`reference`] is what a policy is measured against.
 
 #![forbid(unsafe_code)]
 
@@ -14,5 +16,6 @@ pub mod order;
 pub mod orpo;
 pub mod pairs;
 pub mod preference;
+pub mod recipe;
 pub mod reference;
 pub mod reward;

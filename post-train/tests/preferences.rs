@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use fornax_base::rng::rng;
 use fornax_data::batches::Cursor;
 use fornax_data::examples::{Example, Labelled, Pair};
+use fornax_model::adapter::{AdapterConfig, Targets};
 use fornax_model::{Decoder, ModelConfig};
 use fornax_post_train::cpo::{CpoLoss, CpoRecipe};
 use fornax_post_train::dpo::{DpoLoss, DpoRecipe};
@@ -75,9 +76,20 @@ struct Trainee {
 
 impl Trainee {
     fn new() -> Self {
+        Self::of(model())
+    }
+
+    /// With a new adapter, which alone learns.
+    fn adapted() -> Self {
+        let mut decoder = model();
+        decoder.attach("default", AdapterConfig::lora(4, 8.0, Targets::AllLinear), SEED).unwrap();
+        Self::of(decoder)
+    }
+
+    fn of(decoder: Decoder) -> Self {
         let recipe = OptimizerRecipe { weight_decay: 0.0, ..OptimizerRecipe::new(OptimizerKind::AdamW, 3e-3) };
         Self {
-            decoder: model().trainable(true),
+            decoder: decoder.trainable(true),
             optimizer: Optimizer::new(&recipe),
             gate: GradientGate::default(),
             cursor: Cursor::default(),
@@ -223,12 +235,21 @@ fn only_the_kl_term_of_kto_sees_the_cut() {
     }
 }
 
-fn kto(recipe: KtoRecipe, cut: Cut) -> KtoObjective {
+struct KtoRows {
+    train: Vec<Labelled>,
+    held_out: Vec<Labelled>,
+}
+
+fn kto_rows() -> KtoRows {
     let labelled = |pairs: Vec<Pair>| -> Vec<Labelled> {
         let both = |pair: Pair| [(pair.chosen, true), (pair.rejected, false)];
         pairs.into_iter().flat_map(both).map(|(example, desirable)| Labelled { example, desirable }).collect()
     };
-    let (train, held_out) = (labelled(pairs(20, "train")), labelled(pairs(6, "held out")));
+    KtoRows { train: labelled(pairs(20, "train")), held_out: labelled(pairs(6, "held out")) }
+}
+
+fn kto(recipe: KtoRecipe, cut: Cut) -> KtoObjective {
+    let KtoRows { train, held_out } = kto_rows();
     KtoObjective::new(recipe, train, held_out, Reference::Copy(Box::new(model())), CONTEXT, cut)
 }
 
@@ -269,4 +290,29 @@ fn computed_references_equal_their_model() {
     };
     let (asked, cached) = (run(objective(&loss, cut(8, 1))), run(cached));
     assert!((asked.0 - cached.0).abs() < 1e-5 && (asked.1 - cached.1).abs() < 1e-5, "{asked:?}, {cached:?}");
+}
+
+/// The model without its adapter is the reference that a copy of the model is.
+#[test]
+fn without_its_adapter_the_policy_is_its_reference() {
+    let dpo = PairLoss::Dpo(DpoRecipe { beta: 0.5, ..DpoRecipe::default() });
+    let pairs_with = |reference: Reference| {
+        let reference = Some(PairReference::Model(reference));
+        PairObjective::new(dpo.clone(), pairs(40, "train"), pairs(12, "held out"), reference, cut(8, 1))
+    };
+    let copy = || Reference::Copy(Box::new(model()));
+    let run = |objective: &mut dyn Objective| {
+        let mut trainee = Trainee::adapted();
+        let reports: Vec<f64> = (0..5).map(|_| trainee.step(objective).loss).collect();
+        let evaluation = objective.evaluate(&trainee.decoder.clone().trainable(false)).unwrap().unwrap();
+        (reports, evaluation, trainee.parameters())
+    };
+    let off = run(&mut pairs_with(Reference::WithoutAdapters));
+    assert_eq!(off, run(&mut pairs_with(copy())));
+    assert!(off.1.metrics["rewards/margins"] > 0.0, "{:?}", off.1);
+    let verdicts = |reference: Reference| {
+        let KtoRows { train, held_out } = kto_rows();
+        KtoObjective::new(KtoRecipe::default(), train, held_out, reference, CONTEXT, cut(8, 1))
+    };
+    assert_eq!(run(&mut verdicts(Reference::WithoutAdapters)), run(&mut verdicts(copy())));
 }

@@ -1,5 +1,4 @@
-//! Post-training on the training loop: a recipe, a loss and a data row for each objective; the loop is
-//! `fornax_train`'s.
+//! Post-training on the training loop: a recipe, a loss and a data row for each objective, no loop of its own.
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
 //! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities, [`preference`] both together

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
+use fornax_base::exit::Exit;
+use fornax_base::files::RealFs;
 use fornax_base::rng::rng;
 use fornax_data::batches::Cursor;
 use fornax_data::examples::{Example, Labelled, Pair};
@@ -15,7 +17,7 @@ use fornax_post_train::dpo::{DpoLoss, DpoRecipe};
 use fornax_post_train::kto::{KtoLoss, KtoObjective, KtoRecipe};
 use fornax_post_train::order::Cut;
 use fornax_post_train::orpo::OrpoRecipe;
-use fornax_post_train::preference::{PairLoss, PairObjective, PairReference, reference_logps};
+use fornax_post_train::preference::{PairLoss, PairObjective, PairReference, Start, reference_logps};
 use fornax_post_train::reference::{Reference, ReferenceLogps};
 use fornax_train::gate::GradientGate;
 use fornax_train::objective::Objective;
@@ -290,6 +292,33 @@ fn computed_references_equal_their_model() {
     };
     let (asked, cached) = (run(objective(&loss, cut(8, 1))), run(cached));
     assert!((asked.0 - cached.0).abs() < 1e-5 && (asked.1 - cached.1).abs() < 1e-5, "{asked:?}, {cached:?}");
+}
+
+/// The reference is computed once, kept in the run folder, and found there by the next start; another model is refused.
+#[test]
+fn a_run_keeps_its_reference() {
+    let run = tempfile::tempdir().unwrap();
+    let recipe = DpoRecipe { precompute_ref_log_probs: true, ..DpoRecipe::default() };
+    recipe.check().unwrap();
+    let open = |model: &str, decoder: &Decoder| {
+        let start = Start { decoder, is_new_adapter: false, model, fs: &RealFs, run: run.path() };
+        let rows = (pairs(40, "train"), pairs(12, "held out"));
+        PairObjective::open(PairLoss::Dpo(recipe.clone()), rows, &start, cut(8, 1))
+    };
+    let train = |mut objective: PairObjective| {
+        let mut trainee = Trainee::new();
+        [trainee.step(&mut objective).loss, trainee.step(&mut objective).loss]
+    };
+    let (objective, warning) = open("model", &model()).unwrap();
+    let losses = train(objective);
+    assert!(warning.is_none() && (losses[0] - 2.0f64.ln()).abs() < 1e-5, "{losses:?}");
+    // From disk: the model that is given now is not asked.
+    let other = Decoder::init(model().config(), 99, &Device::flex());
+    let (objective, warning) = open("model", &other).unwrap();
+    assert_eq!((train(objective), warning), (losses, None));
+    let error = open("another", &other).err().unwrap();
+    assert_eq!(error.exit(), Exit::BadInput);
+    assert!(error.hint().unwrap().contains("start a new run"), "{error}");
 }
 
 /// The model without its adapter is the reference that a copy of the model is.

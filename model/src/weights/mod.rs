@@ -102,6 +102,22 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model without logits where one with logits is wanted.
+    #[error("`{folder}` is a reward model: it gives a text one number, and has no next tokens")]
+    RewardModel {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// A model with logits where a reward model is wanted.
+    #[error("`{folder}` is not a reward model: its architecture is {found}, expected {expected}")]
+    NoRewardModel {
+        /// The model folder.
+        folder: PathBuf,
+        /// Its class.
+        found: &'static str,
+        /// The class wanted.
+        expected: &'static str,
+    },
     /// Weights hold NaN or infinities and `strict` was asked for.
     #[error("the weights in `{folder}` are not finite:{}", list(problems))]
     NotFinite {
@@ -141,6 +157,18 @@ pub fn read_config(folder: &std::path::Path) -> Result<ModelConfig, WeightsError
 /// See [`WeightsError`]; everything but the values is checked before memory is taken.
 pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
     read::load(folder, options, device)
+}
+
+/// As [`load`], of a reward model (transformers' `...ForSequenceClassification` with one label).
+///
+/// # Errors
+/// See [`WeightsError`].
+pub fn load_reward_model(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load_reward_model(folder, options, device)
 }
 
 /// Loads the parameters of `config` from tensors already at hand (a checkpoint), in f32.

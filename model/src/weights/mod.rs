@@ -118,6 +118,16 @@ pub enum WeightsError {
         /// The class wanted.
         expected: &'static str,
     },
+    /// A model folder holds one set of weights; adapters would be missing from it.
+    #[error(
+        "a model with {adapters} loaded adapters is not written to `{folder}` as a model: save the adapter, or merge it"
+    )]
+    Adapted {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many are loaded.
+        adapters: usize,
+    },
     /// Weights hold NaN or infinities and `strict` was asked for.
     #[error("the weights in `{folder}` are not finite:{}", list(problems))]
     NotFinite {
@@ -177,4 +187,13 @@ pub fn load_reward_model(
 /// [`WeightsError::Mismatch`] when they do not fit the configuration.
 pub fn from_tensors(config: &ModelConfig, file: &TensorFile, device: &Device) -> Result<Decoder, WeightsError> {
     read::from_file(config, file, device)
+}
+
+/// Puts the values of tensors at hand (a checkpoint) into the parameters that [`Decoder::trainable`] trains: those of
+/// the active adapter, or all.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] when names or shapes differ; the decoder is unchanged then.
+pub fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    read::restore_trainable(decoder, file)
 }

@@ -21,7 +21,7 @@ use crate::orpo::OrpoRecipe;
 use crate::reward::RewardRecipe;
 
 pub use adapter::{AdapterRecipe, InitRecipe, TargetsRecipe};
-pub use data::DataRecipe;
+pub use data::{CORPUS, CORPUS_ROWS, DataRecipe};
 pub use sections::{BaseRecipe, TuneEval, TuneOptimizer, TuneSteps};
 
 /// A whole post-training run: `finetune RECIPE` reads it, the run folder stores it resolved.

@@ -5,6 +5,7 @@ mod check;
 mod data;
 mod doctor;
 mod explain;
+mod finetune;
 mod generate;
 mod learn;
 mod model_folder;
@@ -39,6 +40,8 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Tune a model with examples, preferences or rewards, as a recipe says
+    Finetune(finetune::Finetune),
     /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
     Monitor(monitor::Monitor),
     /// Continue a text
@@ -60,6 +63,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Explain(command) => command.run(),

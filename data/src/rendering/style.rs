@@ -49,6 +49,7 @@ pub struct PromptStyle {
     name: String,
     /// Whether instruction and input of an Alpaca row stand under headings of their own.
     has_input: bool,
+    foreign_source: Option<String>,
 }
 
 impl PromptStyle {
@@ -72,7 +73,8 @@ impl PromptStyle {
     pub fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
         let source = fornax_base::files::read_text_limited(path, MAX_SOURCE as u64)?;
         let template = ChatTemplate::new(&source, tokenizer)?;
-        Ok(PromptStyle::new(template, format!("the chat template `{}`", path.display())))
+        let style = PromptStyle::new(template, format!("the chat template `{}`", path.display()));
+        Ok(PromptStyle { foreign_source: Some(source), ..style })
     }
 
     /// A template that is built in, by its name.
@@ -91,11 +93,40 @@ impl PromptStyle {
         };
         let template = ChatTemplate::new(source, tokenizer)?;
         let style = PromptStyle::new(template, format!("the built-in chat template `{name}`"));
-        Ok(PromptStyle { has_input: name == "alpaca", ..style })
+        let foreign_source = Some(source.to_owned());
+        Ok(PromptStyle { has_input: name == "alpaca", foreign_source, ..style })
     }
 
     fn new(template: ChatTemplate, name: String) -> PromptStyle {
-        PromptStyle { template, options: RenderOptions::default(), name, has_input: false }
+        PromptStyle { template, options: RenderOptions::default(), name, has_input: false, foreign_source: None }
+    }
+
+    /// A file's template, or a built-in one where `name` is one of [`BUILT_IN`].
+    ///
+    /// # Errors
+    /// As [`PromptStyle::of_file`].
+    pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
+        match BUILT_IN.contains(&name) {
+            true => PromptStyle::built_in(name, tokenizer),
+            false => PromptStyle::of_file(Path::new(name), tokenizer),
+        }
+    }
+
+    /// The ids of one message of the user, with the header of the answer.
+    ///
+    /// # Errors
+    /// When the template refuses it.
+    pub fn user_turn(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+        let conversation = Conversation { messages: vec![Message::new("user", text)], tools: None };
+        self.encode_prompt(&conversation, tokenizer).map_err(|problem| DataError::Option(problem.to_string()))
+    }
+
+    /// The token that ends an answer, where the template writes one.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let messages = vec![Message::new("user", "a"), Message::new("assistant", "b")];
+        let encoded = self.encode(&Conversation { messages, tools: None }, tokenizer).ok()?;
+        let last = encoded.message_of_token.iter().rposition(Option::is_some)?;
+        encoded.control[last].then(|| encoded.ids[last])
     }
 
     /// The same with variables (such as `enable_thinking`), documents, or the time.
@@ -103,6 +134,11 @@ impl PromptStyle {
     pub fn with(mut self, options: RenderOptions) -> PromptStyle {
         self.options = options;
         self
+    }
+
+    /// The text of a template that is not the model's own.
+    pub fn foreign_source(&self) -> Option<&str> {
+        self.foreign_source.as_deref()
     }
 
     /// What is said about it.

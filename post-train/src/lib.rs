@@ -2,12 +2,15 @@
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
 //! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities, [`preference`] both together
-//! into something a run learns from, and [`reference`] is what a policy is measured against.
+//! into something a run learns from, and [`reference`] is what a policy is measured against. [`grpo`] learns from
+//! [`rewards`] of [`rollout`]s, [`distill`] from another model.
 
 #![forbid(unsafe_code)]
 
 pub mod cpo;
+pub mod distill;
 pub mod dpo;
+pub mod grpo;
 pub mod kto;
 pub mod logps;
 mod losses;
@@ -18,3 +21,5 @@ pub mod preference;
 pub mod recipe;
 pub mod reference;
 pub mod reward;
+pub mod rewards;
+pub mod rollout;

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use clap::Args;
 use fornax_base::exit::Exit;
-use fornax_eval::bench::Workload;
 use fornax_data::batches::Batch;
 use fornax_data::examples::{Example, Pair};
+use fornax_eval::bench::Workload;
 use fornax_eval::bench::train::{Mode, TrainBench, TrainReport, Until, measure};
 use fornax_model::Decoder;
 use fornax_post_train::dpo::DpoRecipe;
@@ -90,7 +90,8 @@ fn pairs_of_rows(decoder: &Decoder, batch: &Batch) -> LossTerm {
     let loss = PairLoss::Dpo(DpoRecipe::default());
     let rows: Vec<Example> = batch.inputs.chunks(batch.columns).map(whole).collect();
     let (chosen, rejected) = rows.split_at(rows.len() / 2);
-    let pair = |(chosen, rejected): (&Example, &Example)| Pair { chosen: chosen.clone(), rejected: rejected.clone() };
+    let pair =
+        |(chosen, rejected): (&Example, &Example)| Pair { chosen: chosen.clone(), rejected: rejected.clone() };
     let pairs: Vec<Pair> = chosen.iter().zip(rejected).map(pair).collect();
     let pairs = PairBatch::new(&pairs.iter().collect::<Vec<_>>());
     let reference = pairs.logps(&decoder.without_adapters());

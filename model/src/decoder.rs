@@ -107,18 +107,14 @@ impl Decoder {
         let table_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
         let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
         let norm = parts.norm("model.norm", config.width)?;
-        let head = match (config.reward, config.tied) {
-            (true, _) => Some((SCORE, 1)),
-            (_, true) => None,
-            (_, false) => Some((HEAD, config.vocab_size)),
+        let mut head = |name: &str, rows: usize| {
+            let weight = parts.matrix(name, rows, config.width)?;
+            Ok(Some(Projection::Dense { weight, bias: None }))
         };
-        let head = match head {
-            None => None,
-            // Never packed.
-            Some((name, out)) => {
-                let weight = parts.matrix(name, out, config.width)?;
-                Some(Projection::Dense { weight, bias: None })
-            }
+        let head = match (config.reward, config.tied) {
+            (true, _) => head(SCORE, 1)?,
+            (_, true) => None,
+            (_, false) => head(HEAD, config.vocab_size)?,
         };
         let rope = Rope::new(config, device);
         Ok(Self {

@@ -16,9 +16,8 @@ fn recipe(objective: &str, rest: &str) -> Result<FinetuneRecipe, String> {
 #[test]
 fn defaults_are_those_of_trl() {
     let dpo = recipe("dpo", "").unwrap();
-    let text = fornax_base::recipe::to_toml(&dpo.dpo.unwrap()).unwrap();
     assert_eq!(
-        text,
+        text(&dpo.dpo.unwrap()),
         "beta = 0.1\nloss = [\"sigmoid\"]\nreference_free = false\nprecompute_ref_log_probs = false\n"
     );
     assert_eq!(dpo.optimizer.lr, Some(1e-6));

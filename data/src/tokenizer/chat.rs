@@ -119,15 +119,15 @@ impl ControlTokens {
         }))
     }
 
-    /// Where tokens stand in `text`, as it is written.
-    pub(crate) fn occurrences(&self, text: &str) -> Vec<Range<usize>> {
-        let mut ranges: Vec<Range<usize>> = [&self.plain, &self.normalized]
+    /// Where tokens stand in `text`, as it is written, and whether each is special.
+    pub(crate) fn occurrences(&self, text: &str) -> Vec<(Range<usize>, bool)> {
+        let mut found: Vec<(Range<usize>, bool)> = [&self.plain, &self.normalized]
             .into_iter()
             .flat_map(|dictionary| dictionary.find(text, |_, _| true))
-            .map(|found| found.range)
+            .map(|found| (found.range, found.token.special))
             .collect();
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges
+        found.sort_unstable_by_key(|(range, _)| range.start);
+        found
     }
 
     /// A token that `text` could be part of, alone or together with what stands beside it: one that holds `text`, or

@@ -73,9 +73,7 @@ impl Search<'_> {
                 extent(&answer.slice(0..place.start), |found| found != TEMPLATE).map_or(0, |said| said.end);
             let lead = &answer.plain()[earlier..place.start];
             let before = self.said_before(source, self.text.plain().len());
-            if self.text.plain()[before..].starts_with(lead) {
-                said = said.max(before + lead.len());
-            }
+            said = said.max(before + self.common(&self.text.plain()[before..], lead));
         }
         let mut tail = tail(&answer, source)?;
         let more = (message + 1 == messages.len()).then(|| [&answered[..], &any_question[..]].concat());

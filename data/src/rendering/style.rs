@@ -4,6 +4,7 @@ use std::path::Path;
 
 use minijinja::Value;
 
+use super::built_in::Form;
 use super::of_template;
 use crate::chat::{Conversation, Message};
 use crate::chat_template::{ChatTemplate, EncodedChat, MAX_SOURCE, RenderOptions, TemplateError};
@@ -15,41 +16,22 @@ use crate::tokenizer::{CHAT_TEMPLATE, Tokenizer};
 /// Names of the templates that are built in.
 pub const BUILT_IN: [&str; 3] = ["chatml", "alpaca", "plain"];
 
-/// Stanford Alpaca's prompt with and without an input; answers end with the end-of-text token.
-const ALPACA: &str = "\
-{{ bos_token or '' }}\
-{% for message in messages %}\
-{% if message.role == 'assistant' %}{{ message.content + eos_token }}\
-{% else %}\
-{% if loop.previtem and loop.previtem.role == 'assistant' %}{{ '\\n\\n' }}{% endif %}\
-{% if message.role == 'system' %}{{ message.content + '\\n\\n' }}\
-{% else %}\
-{% if loop.first and message.input %}{{ 'Below is an instruction that describes a task, paired with an input that \
-provides further context. Write a response that appropriately completes the request.\\n\\n' }}\
-{% elif loop.first %}{{ 'Below is an instruction that describes a task. Write a response that appropriately completes \
-the request.\\n\\n' }}{% endif %}\
-{{ '### Instruction:\\n' + message.content + '\\n\\n' }}\
-{% if message.input %}{{ '### Input:\\n' + message.input + '\\n\\n' }}{% endif %}\
-{{ '### Response:\\n' }}\
-{% endif %}{% endif %}{% endfor %}";
-
-/// Each message on its own line; answers end with the end-of-text token.
-const PLAIN: &str = "\
-{{ bos_token or '' }}\
-{% for message in messages %}\
-{% if message.role == 'assistant' %}{{ message.content + eos_token }}{% else %}{{ message.content + '\\n' }}{% endif %}\
-{% endfor %}";
-
 /// A way of writing conversations.
 #[derive(Debug)]
 pub struct PromptStyle {
-    template: ChatTemplate,
-    /// Variables, documents and the time that the template is given.
-    options: RenderOptions,
+    writer: Writer,
     name: String,
-    /// Whether instruction and input of an Alpaca row stand under headings of their own.
-    has_input: bool,
-    foreign_source: Option<String>,
+    /// The text of a template that did not come with the model.
+    foreign: Option<String>,
+}
+
+/// What writes.
+#[derive(Debug)]
+enum Writer {
+    /// A template, with the variables, documents and time that it is given.
+    Template(Box<ChatTemplate>, RenderOptions),
+    /// Code of this crate.
+    BuiltIn(Form),
 }
 
 impl PromptStyle {
@@ -74,7 +56,7 @@ impl PromptStyle {
         let source = fornax_base::files::read_text_limited(path, MAX_SOURCE as u64)?;
         let template = ChatTemplate::new(&source, tokenizer)?;
         let style = PromptStyle::new(template, format!("the chat template `{}`", path.display()));
-        Ok(PromptStyle { foreign_source: Some(source), ..style })
+        Ok(PromptStyle { foreign: Some(source), ..style })
     }
 
     /// A template that is built in, by its name.
@@ -82,23 +64,24 @@ impl PromptStyle {
     /// # Errors
     /// For other names than those of [`BUILT_IN`].
     pub fn built_in(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
-        let source = match name {
-            "chatml" => CHAT_TEMPLATE,
-            "alpaca" => ALPACA,
-            "plain" => PLAIN,
+        let said = format!("the built-in chat template `{name}`");
+        match name {
+            "chatml" => {
+                let style = PromptStyle::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?, said);
+                Ok(PromptStyle { foreign: Some(CHAT_TEMPLATE.to_owned()), ..style })
+            }
+            "alpaca" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Alpaca), name: said, foreign: None }),
+            "plain" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Plain), name: said, foreign: None }),
             _ => {
                 let known = BUILT_IN.join(", ");
-                return Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")));
+                Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")))
             }
-        };
-        let template = ChatTemplate::new(source, tokenizer)?;
-        let style = PromptStyle::new(template, format!("the built-in chat template `{name}`"));
-        let foreign_source = Some(source.to_owned());
-        Ok(PromptStyle { has_input: name == "alpaca", foreign_source, ..style })
+        }
     }
 
     fn new(template: ChatTemplate, name: String) -> PromptStyle {
-        PromptStyle { template, options: RenderOptions::default(), name, has_input: false, foreign_source: None }
+        let writer = Writer::Template(Box::new(template), RenderOptions::default());
+        PromptStyle { writer, name, foreign: None }
     }
 
     /// A file's template, or a built-in one where `name` is one of [`BUILT_IN`].
@@ -129,16 +112,25 @@ impl PromptStyle {
         encoded.control[last].then(|| encoded.ids[last])
     }
 
-    /// The same with variables (such as `enable_thinking`), documents, or the time.
+    /// The same with variables (such as `enable_thinking`), documents, or the time, where a template writes.
     #[must_use]
     pub fn with(mut self, options: RenderOptions) -> PromptStyle {
-        self.options = options;
+        if let Writer::Template(_, given) = &mut self.writer {
+            *given = options;
+        }
         self
     }
 
-    /// The text of a template that is not the model's own.
-    pub fn foreign_source(&self) -> Option<&str> {
-        self.foreign_source.as_deref()
+    /// The Jinja source of a template that did not come with the model, for the folder of a tuned model: other programs
+    /// then write prompts as training did.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn foreign_source(&self, tokenizer: &Tokenizer) -> Result<Option<String>, Problem> {
+        match &self.writer {
+            Writer::BuiltIn(form) => form.source(tokenizer).map(Some),
+            Writer::Template(..) => Ok(self.foreign.clone()),
+        }
     }
 
     /// What is said about it.
@@ -149,7 +141,7 @@ impl PromptStyle {
     /// What the template is given: instruction and input apart where it prints them so.
     pub(super) fn conversation(&self, dialogue: &Dialogue) -> Conversation {
         let mut conversation = dialogue.conversation();
-        if self.has_input {
+        if matches!(self.writer, Writer::BuiltIn(Form::Alpaca)) {
             for (message, turn) in conversation.messages.iter_mut().zip(&dialogue.turns) {
                 *message = parted(turn).unwrap_or_else(|| message.clone());
             }
@@ -163,12 +155,16 @@ impl PromptStyle {
         conversation: &Conversation,
         tokenizer: &Tokenizer,
     ) -> Result<EncodedChat, Problem> {
-        let rendered = self.template.render(conversation, &self.options).map_err(|error| of_template(&error))?;
+        let (template, options) = match &self.writer {
+            Writer::BuiltIn(form) => return form.encode(conversation, tokenizer),
+            Writer::Template(template, options) => (template, options),
+        };
+        let rendered = template.render(conversation, options).map_err(|error| of_template(&error))?;
         // Leaving them out in silence would train less than the row says.
         if let Some(message) = rendered.unplaced().first() {
             return Err(Problem::Unplaced { message: message + 1 });
         }
-        self.template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))
+        template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))
     }
 
     /// A conversation to be answered, with the header of the answer.
@@ -177,9 +173,13 @@ impl PromptStyle {
         conversation: &Conversation,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Problem> {
-        let options = RenderOptions { add_generation_prompt: true, ..self.options.clone() };
-        let rendered = self.template.render_prompt(conversation, &options).map_err(|error| of_template(&error))?;
-        Ok(self.template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))?.ids)
+        let (template, options) = match &self.writer {
+            Writer::BuiltIn(form) => return Ok(form.encode(conversation, tokenizer)?.ids),
+            Writer::Template(template, options) => (template, options),
+        };
+        let options = RenderOptions { add_generation_prompt: true, ..options.clone() };
+        let rendered = template.render_prompt(conversation, &options).map_err(|error| of_template(&error))?;
+        Ok(template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))?.ids)
     }
 }
 

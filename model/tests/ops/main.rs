@@ -11,5 +11,6 @@ mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod packed;
 mod scores;
 mod sums;

@@ -162,6 +162,21 @@ fn a_step_is_a_function_of_seed_and_step() {
     assert_eq!(early.ready, late.ready);
 }
 
+/// A packed teacher is another one by its rounding, and its student is none the worse for it.
+#[test]
+fn a_packed_teacher_is_near_the_dense_one() {
+    let apart = |teacher: Decoder| {
+        let parts = DistillParts { teacher, ..parts(|_| ()) };
+        let tokenizer = tokenizer(LETTERS);
+        let student = model(16, 4, 0.02);
+        let mut objective = Distill::new(parts, &student, (&tokenizer, &tokenizer)).unwrap();
+        objective.evaluate(&student).unwrap().unwrap().loss
+    };
+    let dense = apart(model(32, 8, 0.3));
+    let packed = apart(model(32, 8, 0.3).quantized(Packing::new(Codes::Int8, 32).unwrap()));
+    assert!(dense != packed && (dense - packed).abs() < 0.02 * dense, "{dense} {packed}");
+}
+
 #[test]
 fn teachers_of_another_vocabulary_are_refused() {
     let refused = |parts: DistillParts, letters: &str| {
@@ -192,7 +207,15 @@ fn recipes_are_checked() {
         recipe.check().map_err(|error| error.to_string())
     };
     assert_eq!(check(&|_| ()), Ok(()));
-    let cases: [(&dyn Fn(&mut DistillRecipe), &str); 6] = [
+    let packed = |word: &str, block| {
+        let recipe = DistillRecipe { packed: Some(word.into()), block, ..DistillRecipe::new("big") };
+        recipe.packing().map_err(|error| error.to_string())
+    };
+    assert_eq!(packed("int8", None).unwrap(), Some(Packing::new(Codes::Int8, 32).unwrap()));
+    assert!(packed("int5", None).unwrap_err().contains("int5"));
+    assert!(packed("int8", Some(0)).unwrap_err().contains('0'));
+    let cases: [(&dyn Fn(&mut DistillRecipe), &str); 7] = [
+        (&|recipe| recipe.block = Some(32), "`distill.block`"),
         (&|recipe| recipe.teacher.clear(), "`distill.teacher`"),
         (&|recipe| recipe.beta = 1.5, "`distill.beta` is 1.5"),
         (&|recipe| recipe.temperature = 0.0, "`distill.temperature` is 0"),

@@ -14,6 +14,12 @@ use serde::{Deserialize, Serialize};
 use fornax_train::TrainError;
 use fornax_train::recipe::{CheckpointRecipe, LogRecipe, ScheduleKind, ScheduleRecipe, Settings};
 
+use crate::cpo::CpoRecipe;
+use crate::dpo::DpoRecipe;
+use crate::kto::KtoRecipe;
+use crate::orpo::OrpoRecipe;
+use crate::reward::RewardRecipe;
+
 pub use adapter::{AdapterRecipe, InitRecipe, TargetsRecipe};
 pub use data::{CORPUS, CORPUS_ROWS, DataRecipe};
 pub use sections::{BaseRecipe, TuneEval, TuneOptimizer, TuneSteps};
@@ -42,6 +48,21 @@ pub struct FinetuneRecipe {
     /// The rule of the updates.
     #[serde(default)]
     pub optimizer: TuneOptimizer,
+    /// The loss of pairs, for objective `dpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<DpoRecipe>,
+    /// The weight of the odds, for objective `orpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orpo: Option<OrpoRecipe>,
+    /// The loss of pairs without a reference, for objective `cpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpo: Option<CpoRecipe>,
+    /// The loss of verdicts, for objective `kto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kto: Option<KtoRecipe>,
+    /// The loss of a reward model, for objective `reward`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardRecipe>,
     /// The learning rate over the run; default linear to 0 without warm-up.
     #[serde(default = "linear_to_zero")]
     pub schedule: ScheduleRecipe,
@@ -62,6 +83,16 @@ pub struct FinetuneRecipe {
 pub enum ObjectiveKind {
     /// Supervised fine-tuning: cross-entropy of the trained tokens.
     Sft,
+    /// Preferences of pairs against a reference.
+    Dpo,
+    /// Preferences of pairs by odds, with the likelihood of the chosen text.
+    Orpo,
+    /// Preferences of pairs without a reference: CPO and SimPO.
+    Cpo,
+    /// Verdicts on single completions.
+    Kto,
+    /// A reward model of pairs.
+    Reward,
 }
 
 impl ObjectiveKind {
@@ -69,6 +100,11 @@ impl ObjectiveKind {
     pub fn word(self) -> &'static str {
         match self {
             ObjectiveKind::Sft => "sft",
+            ObjectiveKind::Dpo => "dpo",
+            ObjectiveKind::Orpo => "orpo",
+            ObjectiveKind::Cpo => "cpo",
+            ObjectiveKind::Kto => "kto",
+            ObjectiveKind::Reward => "reward",
         }
     }
 }
@@ -84,6 +120,14 @@ impl FinetuneRecipe {
         full.optimizer.lr.get_or_insert(self.default_lr());
         full.optimizer.beta2.get_or_insert(sections::BETA2);
         full.train.micro_batch.get_or_insert(self.train.batch);
+        match full.objective {
+            ObjectiveKind::Sft => {}
+            ObjectiveKind::Dpo => drop(full.dpo.get_or_insert_default()),
+            ObjectiveKind::Orpo => drop(full.orpo.get_or_insert_default()),
+            ObjectiveKind::Cpo => drop(full.cpo.get_or_insert_default()),
+            ObjectiveKind::Kto => drop(full.kto.get_or_insert_default()),
+            ObjectiveKind::Reward => drop(full.reward.get_or_insert_default()),
+        }
         if full.schedule.kind != ScheduleKind::Constant {
             full.schedule.final_lr_fraction.get_or_insert(0.0);
         }
@@ -94,6 +138,8 @@ impl FinetuneRecipe {
     fn default_lr(&self) -> f64 {
         let whole = match self.objective {
             ObjectiveKind::Sft => 2e-5,
+            ObjectiveKind::Dpo | ObjectiveKind::Orpo | ObjectiveKind::Cpo | ObjectiveKind::Kto => 1e-6,
+            ObjectiveKind::Reward => 1e-4,
         };
         if self.adapter.is_some() { 10.0 * whole } else { whole }
     }

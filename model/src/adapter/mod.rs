@@ -224,7 +224,10 @@ impl Decoder {
                 trained += if self.adapters.trains(owner) { n } else { 0 };
             }
         });
-        (if self.adapters.loaded.is_empty() { base } else { trained }, base + adapted)
+        let packed =
+            self.packed().into_iter().map(|(_, weight)| count(&[weight.shape().out, weight.shape().input]));
+        let trained = if self.adapters.loaded.is_empty() { base - packed.sum::<u64>() } else { trained };
+        (trained, base + adapted)
     }
 
     /// `trainable params: 294,912 || all params: 124,734,720 || trainable%: 0.2364`, PEFT's

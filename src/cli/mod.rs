@@ -1,5 +1,6 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod adapter;
 mod bench;
 mod check;
 mod data;
@@ -46,6 +47,8 @@ enum Command {
     Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
+    /// Look at adapters, merge them into their model, convert them
+    Adapter(adapter::Adapter),
     /// Show the way of one token through a model: what each head reads, and what may come next
     Explain(explain::Explain),
     /// Write the parts of a language model yourself and compare them with Fornax's own
@@ -66,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Adapter(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Bench(command) => command.run(),

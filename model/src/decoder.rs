@@ -15,8 +15,12 @@ use crate::kv_cache::KvCache;
 use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
+<<<<<<< HEAD
 use crate::ops::{self, AttentionMask};
 use crate::packed::{Packed, Packing};
+=======
+use crate::ops::{self, AttentionMask, TokenScores};
+>>>>>>> main
 use crate::parameters::{ModuleMut, ParameterMut, Visit, VisitModules, VisitOwned};
 use crate::projection::Projection;
 use crate::recompute::Waiting;
@@ -284,6 +288,13 @@ impl Decoder {
         let (hidden_nc, targets_n) = (hidden_btc.reshape([b * t, c]), targets_bt.reshape([b * t]));
         let (hidden_nx, head_vx) = self.with_head(hidden_nc, self.adapters.active());
         ops::token_nll(hidden_nx, head_vx, targets_n, self.softcap())
+    }
+
+    /// What the model says of each target where its last hidden state was `hidden_nc`, each n in f32: the
+    /// negative log-likelihoods carry gradients.
+    pub fn token_scores(&self, hidden_nc: Tensor<2>, targets_n: Tensor<1, Int>) -> TokenScores {
+        let (hidden_nx, head_vx) = self.with_head(hidden_nc, self.adapters.active());
+        ops::token_scores(hidden_nx, head_vx, targets_n, self.softcap())
     }
 
     /// Cap of the logits, 0 for none.

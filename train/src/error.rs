@@ -224,7 +224,8 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    pub(crate) fn device(error: impl std::fmt::Display) -> Self {
+    /// What a device reported.
+    pub fn device(error: impl std::fmt::Display) -> Self {
         TrainError::Device { message: error.to_string() }
     }
 

@@ -20,6 +20,9 @@ pub enum TuneError {
         /// As given.
         path: PathBuf,
     },
+    /// The base cannot be packed so.
+    #[error(transparent)]
+    Packed(#[from] fornax_model::packed::PackedError),
     /// The base is another one than the run began with.
     #[error("`{file}` of the base `{base}` has checksum {found}, the run began with {expected}")]
     BaseChanged {

@@ -15,7 +15,7 @@ use fornax_data::rendering::{PromptStyle, Renderer};
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::adapter::{AdapterConfig, Init, Targets};
 use fornax_model::weights::peft::{self, AdapterFolder};
-use fornax_model::weights::{LoadOptions, TensorFile, load, read_config, save as save_model};
+use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed, read_config, save as save_model};
 use fornax_model::Decoder;
 use fornax_train::TrainError;
 use fornax_train::checkpoint::{self, Checkpoint};
@@ -130,7 +130,10 @@ impl Base {
             None => PromptStyle::of_folder(&folder)?,
         };
         let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-        let loaded = load(&folder, options, device)?;
+        let loaded = match recipe.model.packing().map_err(TuneError::from)? {
+            Some(packing) => load_packed(&folder, options, packing, device)?,
+            None => load(&folder, options, device)?,
+        };
         let mut decoder = loaded.decoder;
         end_turns(&mut decoder, &tokenizer, style.as_ref());
         Ok(Self { folder, decoder, tokenizer, style, warnings: loaded.warnings })

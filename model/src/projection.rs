@@ -2,10 +2,11 @@
 //!
 //! Shapes: n rows (batch and time folded), i input channels, o output channels.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
+use crate::adapter::{Adapted, AdapterId, Branch, Pass, PerAdapter};
 use crate::ops;
-use crate::parameters::{ParameterMut, Visit};
+use crate::parameters::{ParameterMut, VisitOwned};
 
 /// A linear layer. Its input decides the dtype of the computation; stored weights are cast to it.
 #[derive(Debug, Clone)]
@@ -17,25 +18,127 @@ pub enum Projection {
         /// bias_o.
         bias: Option<Tensor<1>>,
     },
+    /// Any of the others, frozen, with adapters on it.
+    Lora(Box<Adapted>),
 }
 
 impl Projection {
-    /// x_ni -> y_no, in the dtype of x.
-    pub fn forward(&self, x_ni: Tensor<2>) -> Tensor<2> {
-        let dtype = x_ni.dtype();
+    /// x_ni -> y_no with the adapters that `pass` chooses, in the dtype of x.
+    pub(crate) fn adapted(&self, x_ni: Tensor<2>, pass: &Pass) -> Tensor<2> {
         match self {
-            Projection::Dense { weight, bias } => {
-                ops::linear(x_ni, weight.clone().cast(dtype), bias.clone().map(|b| b.cast(dtype)))
+            Projection::Lora(adapted) => adapted.forward(x_ni, pass),
+            _ => self.forward(x_ni),
+        }
+    }
+
+    /// x_ni -> y_no without adapters, in the dtype of x.
+    pub fn forward(&self, x_ni: Tensor<2>) -> Tensor<2> {
+        self.multiplied(x_ni, true)
+    }
+
+    /// As [`Projection::forward`], without the bias.
+    pub(crate) fn product(&self, x_ni: Tensor<2>) -> Tensor<2> {
+        self.multiplied(x_ni, false)
+    }
+
+    fn multiplied(&self, x_ni: Tensor<2>, with_bias: bool) -> Tensor<2> {
+        let dtype = x_ni.dtype();
+        let cast = |bias: &Option<Tensor<1>>| bias.clone().filter(|_| with_bias).map(|b| b.cast(dtype));
+        match self {
+            Projection::Dense { weight, bias } => ops::linear(x_ni, weight.clone().cast(dtype), cast(bias)),
+            Projection::Lora(adapted) => adapted.base.multiplied(x_ni, with_bias),
+        }
+    }
+
+    /// weight_oi as it is stored, without adapters.
+    pub fn weight(&self) -> Tensor<2> {
+        match self {
+            Projection::Dense { weight, .. } => weight.clone(),
+            Projection::Lora(adapted) => adapted.base.weight(),
+        }
+    }
+
+    /// bias_o as it is stored.
+    pub(crate) fn bias(&self) -> Option<Tensor<1>> {
+        match self {
+            Projection::Dense { bias, .. } => bias.clone(),
+            Projection::Lora(adapted) => adapted.base.bias(),
+        }
+    }
+
+    /// weight_oi in f32, off the autodiff device.
+    pub(crate) fn dense_f32(&self) -> Tensor<2> {
+        self.weight().without_autodiff().cast(DType::F32)
+    }
+
+    /// `‖W_o‖²`, off the autodiff device.
+    pub(crate) fn row_squares(&self) -> Tensor<1> {
+        let weight_oi = self.dense_f32();
+        let [o, _] = weight_oi.dims();
+        (weight_oi.clone() * weight_oi).sum_dim(1).reshape([o])
+    }
+
+    /// The plain device that the weight lives on.
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Projection::Dense { weight, .. } => weight.device().without_autodiff(),
+            Projection::Lora(adapted) => adapted.base.device(),
+        }
+    }
+
+    /// The branches on this layer.
+    pub(crate) fn branches(&self) -> Option<&PerAdapter<Branch>> {
+        match self {
+            Projection::Lora(adapted) => Some(&adapted.branches),
+            _ => None,
+        }
+    }
+
+    /// Puts the branch of one more adapter on the layer.
+    pub(crate) fn wrap(&mut self, module: &str, adapter: AdapterId, suffix: std::sync::Arc<str>, branch: Branch) {
+        if !matches!(self, Projection::Lora(_)) {
+            let base = self.clone();
+            *self = Projection::Lora(Box::new(Adapted {
+                base,
+                branches: PerAdapter::default(),
+                module: module.into(),
+            }));
+        }
+        if let Projection::Lora(adapted) = self {
+            adapted.branches.push(adapter, suffix, branch);
+        }
+    }
+
+    /// Takes the branch of an adapter off; with the last one, the layer is its base again.
+    pub(crate) fn unwrap_adapter(&mut self, adapter: AdapterId) {
+        if let Projection::Lora(adapted) = self {
+            adapted.branches.remove(adapter);
+            if adapted.branches.is_empty() {
+                *self = adapted.base.clone();
             }
         }
     }
 
-    pub(crate) fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
+    /// The layer without any adapter. Handles only.
+    pub(crate) fn base(&self) -> Projection {
+        match self {
+            Projection::Lora(adapted) => adapted.base.clone(),
+            plain => plain.clone(),
+        }
+    }
+
+    pub(crate) fn visit_owned(&mut self, name: &str, visit: VisitOwned<'_>) {
         match self {
             Projection::Dense { weight, bias } => {
-                visit(&format!("{name}.weight"), ParameterMut::Matrix(weight));
+                visit(&format!("{name}.weight"), None, ParameterMut::Matrix(weight));
                 if let Some(bias) = bias {
-                    visit(&format!("{name}.bias"), ParameterMut::Vector(bias));
+                    visit(&format!("{name}.bias"), None, ParameterMut::Vector(bias));
+                }
+            }
+            Projection::Lora(adapted) => {
+                adapted.base.visit_owned(name, visit);
+                for (adapter, suffix, branch) in adapted.branches.iter_mut() {
+                    branch.visit(name, suffix, adapter, visit);
                 }
             }
         }

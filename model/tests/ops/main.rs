@@ -10,4 +10,5 @@ mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod scores;
 mod sums;

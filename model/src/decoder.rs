@@ -16,6 +16,7 @@ use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask, TokenScores};
+use crate::packed::{Packed, Packing};
 use crate::parameters::{ModuleMut, ParameterMut, Visit, VisitModules, VisitOwned};
 use crate::projection::Projection;
 use crate::recompute::Waiting;
@@ -63,6 +64,15 @@ impl Decoder {
     /// | normalization gains | 1 |
     /// | biases | 0 |
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        Self::random(config, seed, None, device)
+    }
+
+    /// As [`Decoder::init`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]).
+    pub fn init_packed(config: &ModelConfig, seed: u64, packing: Packing, device: &Device) -> Self {
+        Self::random(config, seed, Some(packing), device)
+    }
+
+    fn random(config: &ModelConfig, seed: u64, packing: Option<Packing>, device: &Device) -> Self {
         let residual = config.init_std / (2.0 * config.n_layers as f64).sqrt();
         let fill = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
             let n = shape.iter().product();
@@ -78,27 +88,31 @@ impl Decoder {
             };
             Ok(TensorData::new(values, shape.to_vec()))
         };
-        match Self::build(config, DType::F32, device, fill) {
+        match Self::build(config, (DType::F32, packing), device, fill) {
             Ok(decoder) => decoder,
             Err(never) => match never {},
         }
     }
 
     /// Builds a decoder from its parameters: `parameter(name, shape)` is asked for each in order, and its
-    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`].
+    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`]. With a packing
+    /// the linear layers of the blocks are packed as they come, so that one of them at a time is dense.
     pub(crate) fn build<E>(
         config: &ModelConfig,
-        dtype: DType,
+        (dtype, packing): (DType, Option<Packing>),
         device: &Device,
         mut parameter: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
     ) -> Result<Self, E> {
-        let mut parts = Parts { config, dtype, device, parameter: &mut parameter };
+        let mut parts = Parts { config, dtype, packing, device, parameter: &mut parameter };
         let table_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
         let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
         let norm = parts.norm("model.norm", config.width)?;
         let head = match config.tied {
             true => None,
-            false => Some(parts.projection("lm_head", config.vocab_size, config.width, false)?),
+            false => {
+                let weight = parts.matrix(HEAD, config.vocab_size, config.width)?;
+                Some(Projection::Dense { weight, bias: None })
+            }
         };
         let rope = Rope::new(config, device);
         Ok(Self {
@@ -281,6 +295,33 @@ impl Decoder {
         ops::token_nll(hidden_nx, head_vx, targets_n, self.softcap())
     }
 
+    /// Sum over rows of `weights_n` times the divergence of this decoder's distribution from the teacher's, as (1)
+    /// in f32, both heads by chunks; see [`ops::DivergenceOptions::beta`]. Gradients go to this decoder alone.
+    ///
+    /// # Panics
+    /// Panics when the vocabularies differ in size.
+    pub fn divergence(
+        &self,
+        hidden_nc: Tensor<2>,
+        teacher: (&Decoder, Tensor<2>),
+        weights_n: Tensor<1>,
+        beta: f32,
+        temperature: f32,
+    ) -> Tensor<1> {
+        let (teacher, teacher_hidden) = teacher;
+        let options = ops::DivergenceOptions {
+            softcap: self.softcap(),
+            teacher_softcap: teacher.softcap(),
+            ..ops::DivergenceOptions::new(beta, temperature, self.config.vocab_size)
+        };
+        let headed = |model: &Decoder, hidden_nc| {
+            let (hidden_nc, head_vc) = model.with_head(hidden_nc, model.adapters.active());
+            ops::Headed { hidden_nc, head_vc }
+        };
+        let (student, teacher) = (headed(self, hidden_nc), headed(teacher, teacher_hidden));
+        ops::divergence(student, teacher, weights_n, options)
+    }
+
     /// What the model says of each target where its last hidden state was `hidden_nc`, each n in f32: the
     /// negative log-likelihoods carry gradients.
     pub fn token_scores(&self, hidden_nc: Tensor<2>, targets_n: Tensor<1, Int>) -> TokenScores {
@@ -378,8 +419,8 @@ impl Decoder {
         visit(head_module(), head);
     }
 
-    /// Every parameter's name, shape and values (one vector, off the autodiff graph). Handles only: nothing
-    /// is copied.
+    /// Every parameter's name, shape and values (one vector, off the autodiff graph); packed weights are not among them,
+    /// see [`Decoder::packed`]. Handles only: nothing is copied.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
         let mut all = Vec::new();
         self.clone().visit_mut(&mut |name, parameter| {
@@ -389,7 +430,8 @@ impl Decoder {
     }
 
     /// Puts on the autodiff device what is to be trained, or takes everything off: the parameters of the active adapter
-    /// where adapters are loaded (none without an active one), all parameters where there are none.
+    /// where adapters are loaded (none without an active one), all parameters where there are none. Packed weights are no
+    /// parameters and stay frozen.
     #[must_use]
     pub fn trainable(mut self, trainable: bool) -> Self {
         let adapters = self.adapters.clone();
@@ -510,6 +552,7 @@ pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, V
 struct Parts<'a, F> {
     config: &'a ModelConfig,
     dtype: DType,
+    packing: Option<Packing>,
     device: &'a Device,
     parameter: &'a mut F,
 }
@@ -531,9 +574,12 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<TensorData, E>> Parts<'_, F> {
     }
 
     fn projection(&mut self, name: &str, out: usize, input: usize, bias: bool) -> Result<Projection, E> {
-        let weight = self.matrix(&format!("{name}.weight"), out, input)?;
+        let data = (self.parameter)(&format!("{name}.weight"), &[out, input])?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), out)).transpose()?;
-        Ok(Projection::Dense { weight, bias })
+        Ok(match self.packing {
+            Some(packing) => Projection::of_packed(Packed::round_data(data, packing, self.device), bias),
+            None => Projection::Dense { weight: Tensor::from_data(data, (self.device, self.dtype)), bias },
+        })
     }
 
     fn block(&mut self, i: usize) -> Result<Block, E> {

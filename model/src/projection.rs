@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::adapter::{Adapted, AdapterId, Branch, Pass, PerAdapter};
 use crate::ops;
+use crate::packed::{Codes, Packed, Packing};
 use crate::parameters::{ParameterMut, VisitOwned};
 
 /// A linear layer. Its input decides the dtype of the computation; stored weights are cast to it.
@@ -18,11 +19,33 @@ pub enum Projection {
         /// bias_o.
         bias: Option<Tensor<1>>,
     },
+    /// A frozen weight in 8 bits; the bias stays as it was.
+    Int8 {
+        /// Codes and scales of weight_oi.
+        weight: Packed,
+        /// bias_o.
+        bias: Option<Tensor<1>>,
+    },
+    /// A frozen weight in 4 bits, int4 or nf4; the bias stays as it was.
+    Int4 {
+        /// Codes and scales of weight_oi.
+        weight: Packed,
+        /// bias_o.
+        bias: Option<Tensor<1>>,
+    },
     /// Any of the others, frozen, with adapters on it.
     Lora(Box<Adapted>),
 }
 
 impl Projection {
+    /// A layer with a packed weight.
+    pub fn of_packed(weight: Packed, bias: Option<Tensor<1>>) -> Self {
+        match weight.shape().packing.codes() {
+            Codes::Int8 => Projection::Int8 { weight, bias },
+            Codes::Int4 | Codes::Nf4 => Projection::Int4 { weight, bias },
+        }
+    }
+
     /// x_ni -> y_no with the adapters that `pass` chooses, in the dtype of x.
     pub(crate) fn adapted(&self, x_ni: Tensor<2>, pass: &Pass) -> Tensor<2> {
         match self {
@@ -46,22 +69,49 @@ impl Projection {
         let cast = |bias: &Option<Tensor<1>>| bias.clone().filter(|_| with_bias).map(|b| b.cast(dtype));
         match self {
             Projection::Dense { weight, bias } => ops::linear(x_ni, weight.clone().cast(dtype), cast(bias)),
+            Projection::Int8 { weight, bias } | Projection::Int4 { weight, bias } => {
+                ops::qlinear(x_ni, weight, cast(bias))
+            }
             Projection::Lora(adapted) => adapted.base.multiplied(x_ni, with_bias),
         }
     }
 
-    /// weight_oi as it is stored, without adapters.
+    /// weight_oi as it is stored, or what a packed one stands for, in f32; without adapters.
     pub fn weight(&self) -> Tensor<2> {
         match self {
             Projection::Dense { weight, .. } => weight.clone(),
+            Projection::Int8 { weight, .. } | Projection::Int4 { weight, .. } => weight.dequantized(),
             Projection::Lora(adapted) => adapted.base.weight(),
+        }
+    }
+
+    /// The packed weight, where it is one.
+    pub fn packed(&self) -> Option<&Packed> {
+        match self {
+            Projection::Dense { .. } => None,
+            Projection::Int8 { weight, .. } | Projection::Int4 { weight, .. } => Some(weight),
+            Projection::Lora(adapted) => adapted.base.packed(),
+        }
+    }
+
+    /// Packs a dense weight, also under adapters; a packed one stays as it is. The dense weight is freed unless someone
+    /// else holds it.
+    pub(crate) fn pack(&mut self, packing: Packing) {
+        match self {
+            Projection::Dense { weight, bias } => {
+                *self = Self::of_packed(Packed::round(weight.clone(), packing), bias.take());
+            }
+            Projection::Int8 { .. } | Projection::Int4 { .. } => {}
+            Projection::Lora(adapted) => adapted.pack(packing),
         }
     }
 
     /// bias_o as it is stored.
     pub(crate) fn bias(&self) -> Option<Tensor<1>> {
         match self {
-            Projection::Dense { bias, .. } => bias.clone(),
+            Projection::Dense { bias, .. } | Projection::Int8 { bias, .. } | Projection::Int4 { bias, .. } => {
+                bias.clone()
+            }
             Projection::Lora(adapted) => adapted.base.bias(),
         }
     }
@@ -82,6 +132,7 @@ impl Projection {
     pub(crate) fn device(&self) -> Device {
         match self {
             Projection::Dense { weight, .. } => weight.device().without_autodiff(),
+            Projection::Int8 { weight, .. } | Projection::Int4 { weight, .. } => weight.device(),
             Projection::Lora(adapted) => adapted.base.device(),
         }
     }
@@ -127,20 +178,24 @@ impl Projection {
         }
     }
 
+    /// Visits the parameters: of a packed layer the bias alone.
     pub(crate) fn visit_owned(&mut self, name: &str, visit: VisitOwned<'_>) {
-        match self {
+        let bias = match self {
             Projection::Dense { weight, bias } => {
                 visit(&format!("{name}.weight"), None, ParameterMut::Matrix(weight));
-                if let Some(bias) = bias {
-                    visit(&format!("{name}.bias"), None, ParameterMut::Vector(bias));
-                }
+                bias
             }
+            Projection::Int8 { bias, .. } | Projection::Int4 { bias, .. } => bias,
             Projection::Lora(adapted) => {
                 adapted.base.visit_owned(name, visit);
                 for (adapter, suffix, branch) in adapted.branches.iter_mut() {
                     branch.visit(name, suffix, adapter, visit);
                 }
+                return;
             }
+        };
+        if let Some(bias) = bias {
+            visit(&format!("{name}.bias"), None, ParameterMut::Vector(bias));
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Post-training on the training loop: a recipe, a loss and a data row for each objective, no loop of its own.
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
-//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities.
+//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities. [`grpo`] learns from
+//! [`rewards`] of [`rollout`]s, [`distill`] from another model.
 
 #![forbid(unsafe_code)]
 
 pub mod cpo;
+pub mod distill;
 pub mod dpo;
+pub mod grpo;
 pub mod kto;
 pub mod logps;
 mod losses;
@@ -14,6 +17,7 @@ pub mod order;
 pub mod orpo;
 pub mod pairs;
 pub mod preference;
-pub mod recipe;
 pub mod reference;
 pub mod reward;
+pub mod rewards;
+pub mod rollout;

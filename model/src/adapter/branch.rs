@@ -10,6 +10,7 @@ use super::AdapterId;
 use super::choice::{Choice, Pass};
 use super::targets::Change;
 use crate::ops;
+use crate::packed::Packing;
 use crate::parameters::{ParameterMut, VisitOwned};
 use crate::projection::Projection;
 
@@ -99,6 +100,16 @@ pub(crate) struct Dora {
 }
 
 impl Adapted {
+    /// Packs the base; the norms of its rows are those of the packed weight then.
+    pub(crate) fn pack(&mut self, packing: Packing) {
+        self.base.pack(packing);
+        for (_, _, branch) in self.branches.iter_mut() {
+            if let Branch::LowRank(LowRank { dora: Some(dora), .. }) = branch {
+                (dora.square_o, dora.gain_o) = (self.base.row_squares(), None);
+            }
+        }
+    }
+
     /// x_ni -> y_no, in the dtype of x.
     pub(crate) fn forward(&self, x_ni: Tensor<2>, pass: &Pass) -> Tensor<2> {
         if !self.branches.touches(&pass.choice) {

@@ -18,6 +18,7 @@ mod targets;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use fornax_base::numbers::grouped;
 use fornax_base::rng::rng;
 
 use crate::decoder::Decoder;
@@ -223,7 +224,10 @@ impl Decoder {
                 trained += if self.adapters.trains(owner) { n } else { 0 };
             }
         });
-        (if self.adapters.loaded.is_empty() { base } else { trained }, base + adapted)
+        let packed =
+            self.packed().into_iter().map(|(_, weight)| count(&[weight.shape().out, weight.shape().input]));
+        let trained = if self.adapters.loaded.is_empty() { base - packed.sum::<u64>() } else { trained };
+        (trained, base + adapted)
     }
 
     /// `trainable params: 294,912 || all params: 124,734,720 || trainable%: 0.2364`, PEFT's
@@ -259,18 +263,6 @@ fn disk_name(name: &str, suffix: &str) -> String {
         None => name.to_string(),
     };
     named.replacen(".modules_to_save", "", 1)
-}
-
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// The opening values of a tensor, or `None` where they are zero or the base's.

@@ -16,6 +16,7 @@ use fornax_base::paths::PathError;
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::decoder::Decoder;
+use crate::packed::Packing;
 
 pub use container::{StoredTensor, TensorFile, write_tensors};
 pub use write::save;
@@ -102,6 +103,26 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model folder holds one set of weights; adapters would be missing from it.
+    #[error(
+        "a model with {adapters} loaded adapters is not written to `{folder}` as a model: save the adapter, or merge it"
+    )]
+    Adapted {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many are loaded.
+        adapters: usize,
+    },
+    /// A model folder holds dense weights; packed ones would be missing from it.
+    #[error(
+        "a model with {packed} packed weights is not written to `{folder}`: save its adapters alone, or merge them into a dense model"
+    )]
+    Packed {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many weights are packed.
+        packed: usize,
+    },
     /// Weights hold NaN or infinities and `strict` was asked for.
     #[error("the weights in `{folder}` are not finite:{}", list(problems))]
     NotFinite {
@@ -140,7 +161,21 @@ pub fn read_config(folder: &std::path::Path) -> Result<ModelConfig, WeightsError
 /// # Errors
 /// See [`WeightsError`]; everything but the values is checked before memory is taken.
 pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
-    read::load(folder, options, device)
+    read::load(folder, options, None, device)
+}
+
+/// As [`load`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]): beside the packed
+/// model no more than one dense matrix is held at a time.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_packed(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    packing: Packing,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load(folder, options, Some(packing), device)
 }
 
 /// Loads the parameters of `config` from tensors already at hand (a checkpoint), in f32.
@@ -149,4 +184,13 @@ pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> 
 /// [`WeightsError::Mismatch`] when they do not fit the configuration.
 pub fn from_tensors(config: &ModelConfig, file: &TensorFile, device: &Device) -> Result<Decoder, WeightsError> {
     read::from_file(config, file, device)
+}
+
+/// Puts the values of tensors at hand (a checkpoint) into the parameters that [`Decoder::trainable`] trains: those of
+/// the active adapter, or all.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] when names or shapes differ; the decoder is unchanged then.
+pub fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    read::restore_trainable(decoder, file)
 }

@@ -1,0 +1,93 @@
+//! What makes a post-training recipe impossible, said with both numbers
+
+use fornax_train::TrainError;
+use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
+
+use super::data::CORPUS;
+use super::{AdapterRecipe, FinetuneRecipe, TargetsRecipe};
+
+use RecipeCheckError::{Both, Missing, NoEffect};
+
+pub(super) fn check(recipe: &FinetuneRecipe) -> Result<(), TrainError> {
+    check_model(recipe)?;
+    if let Some(adapter) = &recipe.adapter {
+        check_adapter(adapter)?;
+    }
+    check_data(recipe)?;
+    check_length(recipe)?;
+    let settings = recipe.settings();
+    settings.check()?;
+    within("eval.rows", recipe.eval.rows, 1..=1 << 24)?;
+    Ok(())
+}
+
+fn check_model(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
+    let model = &recipe.model;
+    if model.base.is_empty() {
+        return Err(Missing { key: "model.base", because: "a model to start from is needed" });
+    }
+    no_effect("model.block", model.block.is_some() && model.packed.is_none(), "`model.packed` is not given")?;
+    match model.packed.is_some() && recipe.adapter.is_none() {
+        true => {
+            Err(Missing { key: "adapter", because: "`model.packed` freezes the base, so nothing would learn" })
+        }
+        false => Ok(()),
+    }
+}
+
+fn check_adapter(adapter: &AdapterRecipe) -> Result<(), RecipeCheckError> {
+    if adapter.from.is_some() {
+        let rest = AdapterRecipe { from: None, ..adapter.clone() };
+        return match rest == AdapterRecipe::default() {
+            true => Ok(()),
+            false => Err(NoEffect {
+                key: "adapter",
+                because: "`adapter.from` names a folder that brings all the other keys",
+            }),
+        };
+    }
+    within("adapter.r", adapter.r, 1..=65_536)?;
+    let alpha = adapter.alpha.unwrap_or(1.0);
+    number("adapter.alpha", alpha, "a number above 0", |x| x > 0.0)?;
+    number("adapter.dropout", adapter.dropout, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))?;
+    match &adapter.targets {
+        TargetsRecipe::Names(names) if names.is_empty() && adapter.modules_to_save.is_empty() => {
+            Err(Missing { key: "adapter.targets", because: "an adapter without modules learns nothing" })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_data(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
+    let data = &recipe.data;
+    if data.source.is_empty() {
+        return Err(Missing { key: "data.source", because: "rows to train on are needed" });
+    }
+    let is_corpus = data.source == CORPUS;
+    no_effect("data.corpus_rows", data.corpus_rows.is_some() && !is_corpus, "`data.source` is not `corpus`")?;
+    no_effect("data.format", data.format.is_some() && is_corpus, "`data.source` is `corpus`")?;
+    within("data.corpus_rows", data.corpus_rows.unwrap_or(1), 1..=100_000_000)?;
+    let fraction = data.validation_fraction;
+    number("data.validation_fraction", fraction, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))?;
+    if recipe.eval.every > 0 && fraction == 0.0 && data.validation.is_none() {
+        return Err(NoEffect {
+            key: "eval.every",
+            because: "`data.validation_fraction` is 0, so no row is held out",
+        });
+    }
+    Ok(())
+}
+
+fn check_length(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
+    let train = &recipe.train;
+    match (train.steps, train.epochs) {
+        (Some(_), Some(_)) => {
+            Err(Both { one: "train.steps", other: "train.epochs", because: "one of them says how long a run is" })
+        }
+        (None, None) => Err(Missing { key: "train.steps", because: "`train.epochs` is not given either" }),
+        (_, Some(epochs)) => {
+            number("train.epochs", epochs, "a number above 0, at most 10000", |x| x > 0.0 && x <= 10_000.0)
+        }
+        _ => Ok(()),
+    }
+}

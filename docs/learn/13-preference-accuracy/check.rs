@@ -8,6 +8,8 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::Count;
+use fornax_learn::fornax_data::examples::{Example, Pair};
+use fornax_learn::fornax_post_train::accuracy::{self, Verdicts};
 use fornax_learn::{Checks, Mistake, Outcome, compare, normals};
 
 /// Shares are compared to this.
@@ -34,8 +36,8 @@ fn scores() -> Vec<(f64, f64)> {
 
 fn counts() -> Outcome {
     let scores = scores();
-    let of = |is: &dyn Fn(f64, f64) -> bool| scores.iter().filter(|(c, r)| is(*c, *r)).count();
-    let expected = Count { won: of(&|c, r| c > r), lost: of(&|c, r| c < r), drawn: of(&|c, r| c == r) };
+    let Verdicts { won, lost, drawn } = Verdicts::of(scores.iter().copied());
+    let expected = Count { won: won as usize, lost: lost as usize, drawn: drawn as usize };
     let found = answer::count(&scores);
     let swapped = Count { won: expected.lost, lost: expected.won, ..expected };
     let draws_won = Count { won: expected.won + expected.drawn, drawn: 0, ..expected };
@@ -65,7 +67,8 @@ fn accuracy() -> Outcome {
         ("this is won by lost", vec![11.0 / 6.0]),
         ("this is a percentage", vec![55.0]),
     ];
-    compare(&[answer::accuracy(count) as f32], &[11.0 / 20.0], TOLERANCE, &mistakes)
+    let expected = Verdicts { won: 11, lost: 6, drawn: 3 }.accuracy() as f32;
+    compare(&[answer::accuracy(count) as f32], &[expected], TOLERANCE, &mistakes)
 }
 
 fn longer() -> Outcome {
@@ -148,23 +151,16 @@ fn wilson(cases: &[(usize, usize)]) -> Outcome {
     compare(&found, &expected, 2e-5, &mistakes)
 }
 
+/// Fornax's judge, which is given pairs of tokenized answers behind a prompt of 4 tokens.
 fn fornax_longer(lengths: &[(usize, usize)]) -> f32 {
-    let points: f64 = lengths
-        .iter()
-        .map(|(c, r)| {
-            if c > r {
-                1.0
-            } else if c == r {
-                0.5
-            } else {
-                0.0
-            }
-        })
-        .sum();
-    (points / lengths.len() as f64) as f32
+    let example =
+        |n: usize| Example { ids: vec![0; 4 + n], trained: [vec![false; 4], vec![true; n]].concat(), row: 1 };
+    let pairs: Vec<Pair> =
+        lengths.iter().map(|&(c, r)| Pair { chosen: example(c), rejected: example(r) }).collect();
+    Verdicts::of_the_longer(&pairs).with_a_coin() as f32
 }
 
 fn fornax_wilson(won: usize, all: usize) -> [f32; 2] {
-    let (low, high) = of_wilson(won as f64 / all as f64, all as f64, Z);
+    let (low, high) = accuracy::wilson(won as u64, all as u64);
     [low as f32, high as f32]
 }

@@ -28,9 +28,9 @@ pub struct Batch {
 
 /// Which examples share a row: indices into `lengths`, row by row. No row is longer than `capacity`, and no length is.
 ///
-/// Best fit, decreasing: the longest example goes first (of equally long ones the earlier). Each goes to the row in which
-/// the least room is left over, among those it fits into (of equally good ones the earlier), and opens a new row where it
-/// fits into none. Within a row the examples stand in the order in which they came.
+/// Best fit, decreasing: the longest example goes before the others. Each goes to the fullest row that still has room for
+/// it, and opens a new row where none has. Which of equally long examples goes before, and which of equally full rows is
+/// taken, makes no difference to how full the rows become.
 pub fn best_fit(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
     todo!("sort, then the fullest row that still has room")
 }

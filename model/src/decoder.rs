@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask};
+use crate::packed::{Packed, Packing};
 use crate::parameters::{ParameterMut, Visit};
 use crate::projection::Projection;
 use crate::recompute::Waiting;
@@ -71,27 +72,31 @@ impl Decoder {
             };
             Ok(TensorData::new(values, shape.to_vec()))
         };
-        match Self::build(config, DType::F32, device, fill) {
+        match Self::build(config, (DType::F32, None), device, fill) {
             Ok(decoder) => decoder,
             Err(never) => match never {},
         }
     }
 
     /// Builds a decoder from its parameters: `parameter(name, shape)` is asked for each in order, and its
-    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`].
+    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`]. With a packing
+    /// the linear layers of the blocks are packed as they come, so that one of them at a time is dense.
     pub(crate) fn build<E>(
         config: &ModelConfig,
-        dtype: DType,
+        (dtype, packing): (DType, Option<Packing>),
         device: &Device,
         mut parameter: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
     ) -> Result<Self, E> {
-        let mut parts = Parts { config, dtype, device, parameter: &mut parameter };
+        let mut parts = Parts { config, dtype, packing, device, parameter: &mut parameter };
         let embedding_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
         let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
         let norm = parts.norm("model.norm", config.width)?;
         let head = match config.tied {
             true => None,
-            false => Some(parts.projection("lm_head", config.vocab_size, config.width, false)?),
+            false => {
+                let weight = parts.matrix(HEAD, config.vocab_size, config.width)?;
+                Some(Projection::Dense { weight, bias: None })
+            }
         };
         let rope = Rope::new(config, device);
         Ok(Self { config: config.clone(), embedding_vc, blocks, norm, head, rope, compute: dtype, waiting: None })
@@ -247,11 +252,8 @@ impl Decoder {
 
     /// The weight of the output head in the compute dtype.
     fn head_vc(&self) -> Tensor<2> {
-        let weight = match &self.head {
-            None => &self.embedding_vc,
-            Some(Projection::Dense { weight, .. }) => weight,
-        };
-        weight.clone().cast(self.compute)
+        let weight = self.head.as_ref().map_or_else(|| self.embedding_vc.clone(), Projection::weight);
+        weight.cast(self.compute)
     }
 
     fn shared<'a>(
@@ -285,8 +287,8 @@ impl Decoder {
         }
     }
 
-    /// Every parameter's name, shape and values (one vector, off the autodiff graph). Handles only: nothing
-    /// is copied.
+    /// Every parameter's name, shape and values (one vector, off the autodiff graph); packed weights are not among them,
+    /// see [`Decoder::packed`]. Handles only: nothing is copied.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
         let mut all = Vec::new();
         self.clone().visit_mut(&mut |name, parameter| {
@@ -295,7 +297,56 @@ impl Decoder {
         all
     }
 
-    /// Makes every parameter trainable (on the autodiff device) or none.
+    /// Packs the linear layers of all blocks, one after the other: their weights are frozen from then on and no
+    /// parameters any more, while embedding, head, norms and biases stay as they are. [`load_packed`] does so as it
+    /// loads. Layers that are packed already stay as they are.
+    ///
+    /// [`load_packed`]: crate::weights::load_packed
+    #[must_use]
+    pub fn quantized(mut self, packing: Packing) -> Self {
+        self.each_block_projection(&mut |_, projection| projection.pack(packing));
+        self
+    }
+
+    /// The dense decoder that the packed layers stand for, their weights as `dtype`.
+    #[must_use]
+    pub fn dequantized(mut self, dtype: DType) -> Self {
+        self.each_block_projection(&mut |_, projection| projection.unpack(dtype));
+        self
+    }
+
+    /// The packed weights by name. They are not among the [`Decoder::parameters`].
+    pub fn packed(&self) -> Vec<(String, Packed)> {
+        let mut all = Vec::new();
+        self.clone().each_block_projection(&mut |name, projection| {
+            all.extend(projection.packed().map(|weight| (format!("{name}.weight"), weight.clone())));
+        });
+        all
+    }
+
+    /// Bytes of the parameters and packed weights in memory.
+    pub fn bytes(&self) -> usize {
+        let dense = self.parameters().into_iter().map(|(_, _, x)| x.dims()[0] * x.dtype().size());
+        dense.chain(self.packed().into_iter().map(|(_, weight)| weight.bytes())).sum()
+    }
+
+    /// Visits the linear layers of the blocks by name, in the order of [`parameter_shapes`].
+    fn each_block_projection(&mut self, visit: &mut dyn FnMut(&str, &mut Projection)) {
+        for (i, Block { attention, mlp, .. }) in self.blocks.iter_mut().enumerate() {
+            let name = format!("model.layers.{i}");
+            let Attention { query, key, value, output, .. } = attention;
+            for (part, projection) in [("q", query), ("k", key), ("v", value), ("o", output)] {
+                visit(&format!("{name}.self_attn.{part}_proj"), projection);
+            }
+            let Mlp { gate, up, down } = mlp;
+            for (part, projection) in [("gate", gate), ("up", up), ("down", down)] {
+                visit(&format!("{name}.mlp.{part}_proj"), projection);
+            }
+        }
+    }
+
+    /// Makes every parameter trainable (on the autodiff device) or none. Packed weights are no parameters and stay
+    /// frozen.
     #[must_use]
     pub fn trainable(mut self, trainable: bool) -> Self {
         self.visit_mut(&mut |_, mut parameter| parameter.set_trainable(trainable));
@@ -392,6 +443,7 @@ pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, V
 struct Parts<'a, F> {
     config: &'a ModelConfig,
     dtype: DType,
+    packing: Option<Packing>,
     device: &'a Device,
     parameter: &'a mut F,
 }
@@ -413,9 +465,12 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<TensorData, E>> Parts<'_, F> {
     }
 
     fn projection(&mut self, name: &str, out: usize, input: usize, bias: bool) -> Result<Projection, E> {
-        let weight = self.matrix(&format!("{name}.weight"), out, input)?;
+        let data = (self.parameter)(&format!("{name}.weight"), &[out, input])?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), out)).transpose()?;
-        Ok(Projection::Dense { weight, bias })
+        Ok(match self.packing {
+            Some(packing) => Projection::of_packed(Packed::round_data(data, packing, self.device), bias),
+            None => Projection::Dense { weight: Tensor::from_data(data, (self.device, self.dtype)), bias },
+        })
     }
 
     fn block(&mut self, i: usize) -> Result<Block, E> {

@@ -2,7 +2,7 @@
 //!
 //! One extension trait, [`LlmOps`], holds them for Burn: a composed default body that runs on every
 //! backend, a hand-written backward, and an override where a backend has a kernel of its own (`flex/` for the
-//! processor). The rest of the crate calls the plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `attention`, `cross_entropy`, ...), so a new
+//! processor). The rest of the crate calls the plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `qlinear`, `attention`, `cross_entropy`, ...), so a new
 //! Burn or a faster kernel touches this folder alone.
 //!
 //! Shapes: n rows (batch and time folded), b batch, t query time, s key time, h query heads, g key-value
@@ -15,6 +15,7 @@ mod flex;
 mod linear;
 mod loss;
 mod norm;
+mod qlinear;
 mod rope;
 mod sums;
 mod swiglu;
@@ -34,6 +35,7 @@ pub use flex::with_composed;
 pub use linear::linear;
 pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
 pub use norm::rms_norm;
+pub use qlinear::{PackedOperand, Zeros, dequantize, qlinear};
 pub use rope::rope;
 pub use sums::{ordered_sum, square_sum};
 pub use swiglu::swiglu;
@@ -60,6 +62,27 @@ pub trait LlmOps: Backend {
     #[fusion(default)]
     fn linear_weight_gradient(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         linear::weight_gradient::<Self>(dy, x)
+    }
+
+    /// x_ni and a packed w_oi -> y_no in the dtype of x.
+    #[fusion(default)]
+    fn qlinear(x: FloatTensor<Self>, #[extension_type] w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::forward::<Self>(x, w)
+    }
+
+    /// dy_no and a packed w_oi -> dx_ni in the dtype of dy.
+    #[fusion(default)]
+    fn qlinear_input_gradient(
+        dy: FloatTensor<Self>,
+        #[extension_type] w: PackedOperand<Self>,
+    ) -> FloatTensor<Self> {
+        qlinear::input_gradient::<Self>(dy, w)
+    }
+
+    /// A packed w_oi -> w_oi in f32.
+    #[fusion(default)]
+    fn unpack(#[extension_type] w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::dense::<Self>(w)
     }
 
     /// x_nc, gain_c -> y_nc, normalized in f32.
@@ -223,6 +246,14 @@ impl LlmOps for burn_cubecl::CubeBackend {}
 impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
     fn linear(x: FloatTensor<Self>, w: FloatTensor<Self>, weight_tracked: bool) -> FloatTensor<Self> {
         linear::tracked::<B, C>(x, w, weight_tracked)
+    }
+
+    fn qlinear(x: FloatTensor<Self>, w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::tracked::<B, C>(x, w)
+    }
+
+    fn unpack(w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::untracked_dense::<B, C>(w)
     }
 
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {

@@ -15,6 +15,7 @@ use fornax_base::paths::PathError;
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::decoder::Decoder;
+use crate::packed::Packing;
 
 pub use container::{StoredTensor, TensorFile, write_tensors};
 pub use write::save;
@@ -101,6 +102,16 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model folder holds dense weights; packed ones would be missing from it.
+    #[error(
+        "a model with {packed} packed weights is not written to `{folder}`: save its adapters alone, or merge them into a dense model"
+    )]
+    Packed {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many weights are packed.
+        packed: usize,
+    },
     /// Weights hold NaN or infinities and `strict` was asked for.
     #[error("the weights in `{folder}` are not finite:{}", list(problems))]
     NotFinite {
@@ -139,7 +150,21 @@ pub fn read_config(folder: &std::path::Path) -> Result<ModelConfig, WeightsError
 /// # Errors
 /// See [`WeightsError`]; everything but the values is checked before memory is taken.
 pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
-    read::load(folder, options, device)
+    read::load(folder, options, None, device)
+}
+
+/// As [`load`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]): beside the packed
+/// model no more than one dense matrix is held at a time.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_packed(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    packing: Packing,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load(folder, options, Some(packing), device)
 }
 
 /// Loads the parameters of `config` from tensors already at hand (a checkpoint), in f32.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{LoadOptions, Loaded, StoredTensor, TensorFile, WeightsError};
 use crate::config::{ModelConfig, clipped, shown};
 use crate::decoder::{Decoder, EMBEDDING, HEAD, parameter_shapes};
+use crate::packed::Packing;
 
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -27,7 +28,12 @@ pub(super) fn config(folder: &Path) -> Result<ModelConfig, WeightsError> {
     ModelConfig::from_hf_json(&text).map_err(|source| WeightsError::Config { path, source })
 }
 
-pub(super) fn load(folder: &Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
+pub(super) fn load(
+    folder: &Path,
+    options: LoadOptions,
+    packing: Option<Packing>,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
     let config = config(folder)?;
     let files = open_files(folder)?;
     let tensors = Tensors::collect(folder, &files)?;
@@ -41,7 +47,7 @@ pub(super) fn load(folder: &Path, options: LoadOptions, device: &Device) -> Resu
         Some(Dtype::BF16) => DType::BF16,
         _ => DType::F32,
     });
-    let decoder = build(&config, &tensors, dtype, device);
+    let decoder = build(&config, &tensors, (dtype, packing), device);
     Ok(Loaded { decoder, warnings })
 }
 
@@ -52,15 +58,20 @@ pub(super) fn from_file(
 ) -> Result<Decoder, WeightsError> {
     let files = std::slice::from_ref(file);
     let tensors = Tensors::collect(file.path(), files)?.checked(file.path(), config)?;
-    Ok(build(config, &tensors, DType::F32, device))
+    Ok(build(config, &tensors, (DType::F32, None), device))
 }
 
-fn build(config: &ModelConfig, tensors: &Checked<'_>, dtype: DType, device: &Device) -> Decoder {
+fn build(
+    config: &ModelConfig,
+    tensors: &Checked<'_>,
+    (dtype, packing): (DType, Option<Packing>),
+    device: &Device,
+) -> Decoder {
     let parameter = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
         // `checked` has seen every name of this configuration with this shape.
         Ok(to_data(tensors[name], shape, dtype))
     };
-    match Decoder::build(config, dtype, device, parameter) {
+    match Decoder::build(config, (dtype, packing), device, parameter) {
         Ok(decoder) => decoder,
         Err(never) => match never {},
     }

@@ -10,4 +10,5 @@ mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod packed;
 mod sums;

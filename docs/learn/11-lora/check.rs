@@ -1,4 +1,5 @@
-//! Compares the reader's adapter with `Projection::Lora`: forward, gradients through autodiff, merged.
+//! Compares the reader's adapter with one of Fornax on the head of a decoder, a linear layer whose input and output can be
+//! seen from outside: logits, gradients, merged.
 
 #[cfg_attr(feature = "solution", path = "solution/lib.rs")]
 #[cfg_attr(all(feature = "start", not(feature = "solution")), path = "start/lib.rs")]
@@ -8,8 +9,10 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::{Adapter, Sizes};
-use fornax_learn::fornax_model::ops;
-use fornax_learn::{Checks, Mistake, Outcome, compare, normals, tensor, values};
+use fornax_learn::burn::tensor::DType;
+use fornax_learn::fornax_model::adapter::{AdapterConfig, Targets};
+use fornax_learn::fornax_model::{Decoder, ModelConfig, ops};
+use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 /// Rows and sizes; no two equal, so that a swap shows.
 const N: usize = 4;
@@ -162,14 +165,48 @@ fn merge() -> Outcome {
     compare(&y_no, &fornax(&given).0, TOLERANCE, &[])
 }
 
+/// A decoder whose head is W, with the adapter on it.
+fn decoder(given: &Given) -> Decoder {
+    let config = ModelConfig {
+        vocab_size: SIZES.outputs,
+        width: SIZES.inputs,
+        n_heads: 1,
+        n_kv_heads: 1,
+        head_dim: 4,
+        ffn_width: 8,
+        context: 8,
+        tied: false,
+        ..ModelConfig::llama(1)
+    };
+    let mut decoder = Decoder::init(&config, 7, &device());
+    let mut adapter =
+        AdapterConfig::lora(SIZES.rank, f64::from(ALPHA), Targets::Names(vec!["lm_head".to_owned()]));
+    adapter.rslora = given.rank_stabilized;
+    decoder.attach("default", adapter, 7).expect("an adapter on the head");
+    decoder.visit_mut(&mut |name, mut parameter| {
+        let values = match name {
+            "lm_head.weight" => &given.w_oi,
+            "lm_head.lora_A.weight" => &given.a_ri,
+            "lm_head.lora_B.weight" => &given.b_or,
+            _ => return,
+        };
+        parameter.set_flat(tensor(values, [values.len()]));
+    });
+    decoder
+}
+
 /// (y_no, da_ri, db_or) of Fornax.
 fn fornax(given: &Given) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let (da, db) = gradients(given, 0);
-    (given.composed(1.0, given.scale()), da, db)
+    let decoder = decoder(given).trainable(true);
+    let logits = decoder.logits(tensor(&given.x_ni, [1, N, SIZES.inputs]).autodiff());
+    let dy = tensor(&given.dy_no, [1, N, SIZES.outputs]).autodiff();
+    let gradients = decoder.backward(&(logits.clone() * dy).sum());
+    let of = |part: &str| values(gradients[&format!("lm_head.lora_{part}.weight")].clone());
+    (values(logits.without_autodiff()), of("A"), of("B"))
 }
 
 fn fornax_merged(given: &Given) -> Vec<f32> {
-    let Sizes { inputs, outputs, rank } = SIZES;
-    let product = tensor(&given.b_or, [outputs, rank]).matmul(tensor(&given.a_ri, [rank, inputs]));
-    values(tensor(&given.w_oi, [outputs, inputs]) + product * given.scale())
+    let merged = decoder(given).merged(DType::F32).expect("an active adapter");
+    let head = merged.parameters().into_iter().find(|(name, ..)| name == "lm_head.weight");
+    head.map(|(_, _, weight)| values(weight)).unwrap_or_default()
 }

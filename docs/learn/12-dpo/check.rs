@@ -8,7 +8,13 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::Pair;
-use fornax_learn::{Checks, Mistake, Outcome, compare, normals};
+use fornax_learn::burn::tensor::Tensor;
+use fornax_learn::fornax_data::batches::Batch;
+use fornax_learn::fornax_data::examples::Example;
+use fornax_learn::fornax_model::{Decoder, Layout, ModelConfig, token_tensor};
+use fornax_learn::fornax_post_train::dpo::{DpoRecipe, Logps, Pairs};
+use fornax_learn::fornax_post_train::logps::row_scores;
+use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 const BETA: f32 = 0.3;
 const PAIRS: usize = 6;
@@ -39,20 +45,43 @@ fn pairs() -> Vec<Pair> {
         .collect()
 }
 
+/// A prompt of 4 tokens and an answer of 4 in a batch of 9 columns, so that 2 are padding.
+fn batch() -> Batch {
+    let ids = vec![3, 1, 4, 1, 5, 9, 2, 6];
+    let trained = (0..ids.len()).map(|i| i >= 4).collect();
+    Batch::padded(&[&Example { ids, trained, row: 1 }], 9)
+}
+
 fn logp() -> Outcome {
-    let logp: Vec<f32> = normals("tokens", 9).iter().map(|x| -x.abs()).collect();
-    let answer = [false, false, false, true, true, true, true, false, false];
+    let config = ModelConfig {
+        vocab_size: 11,
+        width: 12,
+        n_heads: 3,
+        n_kv_heads: 1,
+        head_dim: 4,
+        ffn_width: 20,
+        context: 16,
+        init_std: 0.5,
+        ..ModelConfig::llama(1)
+    };
+    let (decoder, batch) = (Decoder::init(&config, 7, &device()), batch());
+    let row = |ids: &[u32]| token_tensor(ids, 1, &device());
+    let hidden = decoder.forward(row(&batch.inputs), &Layout::contiguous(0, batch.columns, &device()), None);
+    let nll = values(decoder.token_nll(hidden, row(&batch.targets)));
+    let logp: Vec<f32> = nll.iter().map(|nll| -nll).collect();
+    let expected = values(row_scores(&decoder, &batch).logps_r)[0];
     let of = |from: usize, to: usize| logp[from..to].iter().sum::<f32>();
+    // Targets 3 to 6 are the answer: the fifth token is predicted at the fourth.
     let product: f32 = logp[3..7].iter().product();
     let mistakes: [Mistake<'_>; 6] = [
-        ("the prompt counts too; both answers have the same", vec![of(0, 9)]),
+        ("prompt and padding count too", vec![of(0, 9)]),
         ("it is the mean over the tokens; DPO takes the sum", vec![of(3, 7) / 4.0]),
         ("the logarithms are multiplied; probabilities multiply, logarithms add", vec![product]),
         ("this is the probability, not its logarithm", vec![of(3, 7).exp()]),
-        ("this is the prompt and what follows, without the answer", vec![of(0, 9) - of(3, 7)]),
+        ("this is what does not belong to the answer", vec![of(0, 9) - of(3, 7)]),
         ("the mask is one place off", vec![of(2, 6)]),
     ];
-    compare(&[answer::answer_logp(&logp, &answer)], &[of(3, 7)], TOLERANCE, &mistakes)
+    compare(&[answer::answer_logp(&logp, &batch.mask)], &[expected], TOLERANCE, &mistakes)
 }
 
 fn flat(pairs: &[(f32, f32)]) -> Vec<f32> {
@@ -168,11 +197,26 @@ struct Fornax {
 }
 
 fn fornax(pairs: &[Pair]) -> Fornax {
-    let margin = |p: &Pair| BETA * (ratios(p).0 - ratios(p).1);
-    let wrong = |p: &Pair| BETA / (1.0 + margin(p).exp());
+    let recipe = DpoRecipe { beta: f64::from(BETA), ..DpoRecipe::default() };
+    let of = |number: fn(&Pair) -> f32| tensor(&pairs.iter().map(number).collect::<Vec<_>>(), [pairs.len()]);
+    let [chosen, rejected] = [of(|p| p.chosen), of(|p| p.rejected)].map(|logps| logps.autodiff().require_grad());
+    let [reference_chosen, reference_rejected] =
+        [of(|p| p.reference_chosen), of(|p| p.reference_rejected)].map(Tensor::autodiff);
+    let tokens = || Tensor::<1>::ones([pairs.len()], &device()).autodiff();
+    let all = Pairs {
+        policy: Logps { chosen: chosen.clone(), rejected: rejected.clone() },
+        reference: Logps { chosen: reference_chosen, rejected: reference_rejected },
+        tokens: Logps { chosen: tokens(), rejected: tokens() },
+        pairs_per_chosen_token: 1.0,
+    };
+    let (losses, rewards) = (recipe.losses(&all), recipe.rewards(&all));
+    let gradients = losses.clone().sum().backward();
+    let by = |logps: &Tensor<1>| values(logps.grad(&gradients).expect("a gradient of each log-probability"));
+    let interleaved = |a: Vec<f32>, b: Vec<f32>| a.into_iter().zip(b).flat_map(|(a, b)| [a, b]).collect();
+    let plain = |x: Tensor<1>| values(x.without_autodiff());
     Fornax {
-        losses: pairs.iter().map(|p| softplus(-margin(p))).collect(),
-        rewards: pairs.iter().flat_map(|p| [BETA * ratios(p).0, BETA * ratios(p).1]).collect(),
-        gradient: pairs.iter().flat_map(|p| [-wrong(p), wrong(p)]).collect(),
+        losses: plain(losses),
+        rewards: interleaved(plain(rewards.chosen), plain(rewards.rejected)),
+        gradient: interleaved(by(&chosen), by(&rejected)),
     }
 }

@@ -8,7 +8,9 @@ mod answer;
 
 use std::process::ExitCode;
 
-use fornax_learn::{Checks, Mistake, Outcome, compare, normals};
+use fornax_learn::burn::tensor::Tensor;
+use fornax_learn::fornax_model::ops::{self, DivergenceOptions, Headed};
+use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 const V: usize = 11;
 const TOLERANCE: f32 = 1e-5;
@@ -145,17 +147,19 @@ fn unbiased() -> Outcome {
     compare(&[mean], &[fornax(true).0], TOLERANCE, &[])
 }
 
-/// Fornax's divergence, forward (teacher to student) or reverse, and its gradient by the student's logits.
+/// Fornax's divergence, forward (teacher to student) or reverse, and its gradient by the student's logits: with the
+/// identity as head, hidden states are logits.
 fn fornax(reverse: bool) -> (f32, Vec<f32>) {
-    let (p, q) = (log_of(&logits("teacher")), log_of(&logits("student")));
-    let kl = |p: &[f32], q: &[f32]| of(p, q, |p, q| p.exp() * (p - q));
-    match reverse {
-        true => {
-            let all = kl(&q, &p);
-            (all, p.iter().zip(&q).map(|(p, q)| q.exp() * (q - p - all)).collect())
-        }
-        false => (kl(&p, &q), p.iter().zip(&q).map(|(p, q)| q.exp() - p.exp()).collect()),
-    }
+    let options = DivergenceOptions::new(if reverse { 1.0 } else { 0.0 }, 1.0, V);
+    let identity = || Tensor::<2>::eye(V, &device());
+    let row = |name: &str| tensor(&logits(name), [1, V]);
+    let student = row("student").autodiff().require_grad();
+    let headed = |hidden_nc: Tensor<2>| Headed { hidden_nc, head_vc: identity().autodiff() };
+    let weights = tensor(&[1.0], [1]).autodiff();
+    let divergence = ops::divergence(headed(student.clone()), headed(row("teacher").autodiff()), weights, options);
+    let gradients = divergence.backward();
+    let gradient = student.grad(&gradients).expect("a gradient of the student's logits");
+    (values(divergence.without_autodiff())[0], values(gradient))
 }
 
 fn fornax_estimate(logps: &[(f32, f32)]) -> Vec<f32> {

@@ -8,8 +8,10 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::{BLOCK, PER_WORD, Packed};
+use fornax_learn::burn::tensor::Tensor;
 use fornax_learn::fornax_model::ops;
-use fornax_learn::{Checks, Mistake, Outcome, compare, normals, tensor, values};
+use fornax_learn::fornax_model::packed::{self, Codes, PackedParts, PackedShape, Packing};
+use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 /// Rows, inputs (three blocks) and outputs; no two equal.
 const N: usize = 3;
@@ -174,10 +176,6 @@ fn dequantized() -> Outcome {
     compare(&answer::dequantize(&fornax()), &expected, TOLERANCE, &mistakes)
 }
 
-fn matrix() -> fornax_learn::burn::tensor::Tensor<2> {
-    tensor(&fornax_weight(), [OUTPUTS, INPUTS])
-}
-
 fn forward() -> Outcome {
     let x = normals("x", N * INPUTS);
     let expected = fornax_forward(&x);
@@ -210,19 +208,33 @@ fn backward() -> Outcome {
     compare(&answer::backward(&dy, &fornax()), &expected, TOLERANCE, &mistakes)
 }
 
+fn shape() -> PackedShape {
+    let packing = Packing::new(Codes::Int4, BLOCK).expect("a block of whole words");
+    PackedShape { out: OUTPUTS, input: INPUTS, packing }
+}
+
 /// Fornax's packing of the weight.
 fn fornax() -> Packed {
-    packed(right())
+    let PackedParts { words, scales, .. } = PackedParts::round(&weight(), shape());
+    Packed { inputs: INPUTS, words, scales }
+}
+
+/// The same on the device.
+fn on_device() -> packed::Packed {
+    packed::Packed::round(tensor(&weight(), [OUTPUTS, INPUTS]), shape().packing)
 }
 
 fn fornax_weight() -> Vec<f32> {
-    read(|bits, at, scales| code(bits) * scales[at / BLOCK], |k| k)
+    values(on_device().dequantized())
 }
 
 fn fornax_forward(x: &[f32]) -> Vec<f32> {
-    values(ops::linear(tensor(x, [N, INPUTS]), matrix(), None))
+    values(ops::qlinear(tensor(x, [N, INPUTS]), &on_device(), None))
 }
 
 fn fornax_backward(dy: &[f32]) -> Vec<f32> {
-    values(tensor(dy, [N, OUTPUTS]).matmul(matrix()))
+    let x = Tensor::<2>::zeros([N, INPUTS], &device()).autodiff().require_grad();
+    let y = ops::qlinear(x.clone(), &on_device(), None);
+    let gradients = (y * tensor(dy, [N, OUTPUTS]).autodiff()).sum().backward();
+    values(x.grad(&gradients).expect("a gradient of x"))
 }

@@ -8,7 +8,8 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::Answer;
-use fornax_learn::{Checks, Mistake, Outcome, compare, normals};
+use fornax_learn::fornax_post_train::grpo::{self, Advantages, GrpoRecipe, PolicyTokens, ScaleRewards};
+use fornax_learn::{Checks, Mistake, Outcome, compare, normals, tensor, values};
 
 const GROUP: usize = 4;
 /// Four prompts: all wrong, one right of four, three of four, shades.
@@ -89,7 +90,8 @@ fn without_signal() -> Outcome {
         ("this is a number of groups; the share is wanted", vec![1.0, 2.0, 0.0]),
         ("this is the share of the answers with reward 0", vec![0.5, 0.0, 4.0 / 12.0]),
     ];
-    compare(&found, &[0.25, 1.0, 0.0], 1e-6, &mistakes)
+    let share = |rewards: &[f32]| of_fornax(rewards, ScaleRewards::Group).zero_std as f32;
+    compare(&found, &[share(&REWARDS), share(&all_right), share(&REWARDS[4..])], 1e-6, &mistakes)
 }
 
 /// Answers of 2, 7, 1 and 4 tokens. `moved`: the model has changed since they were written.
@@ -151,12 +153,27 @@ fn loss(moved: bool) -> Outcome {
     compare(&[answer::loss(&answers, &PUSH, CLIP)], &[expected], TOLERANCE, &mistakes)
 }
 
+/// Fornax's, and the share of answers in groups without a deviation.
+fn of_fornax(rewards: &[f32], scale: ScaleRewards) -> Advantages {
+    grpo::advantages(&rewards.iter().map(|r| f64::from(*r)).collect::<Vec<_>>(), GROUP, scale)
+}
+
 fn fornax_advantages(scaled: bool) -> Vec<f32> {
-    groups(|group, r| (r - mean(group)) / if scaled { deviation(group, 1.0) + 1e-4 } else { 1.0 })
+    let scale = if scaled { ScaleRewards::Group } else { ScaleRewards::None };
+    of_fornax(&REWARDS, scale).values.iter().map(|a| *a as f32).collect()
 }
 
 fn fornax_loss(answers: &[Answer]) -> f32 {
-    let clipped = |ratio: f32| ratio.clamp(1.0 - CLIP, 1.0 + CLIP);
-    let all = tokens(answers, |d, a| -(d.exp() * a).min(clipped(d.exp()) * a)).concat();
-    all.iter().sum::<f32>() / all.len() as f32
+    let recipe = GrpoRecipe { epsilon: f64::from(CLIP), ..GrpoRecipe::new(Vec::new()) };
+    let of = |part: &dyn Fn(&Answer) -> Vec<f32>| answers.iter().flat_map(part).collect::<Vec<f32>>();
+    let (logp, old) = (of(&|answer| answer.logp.clone()), of(&|answer| answer.old_logp.clone()));
+    let push: Vec<f32> = answers.iter().zip(PUSH).flat_map(|(answer, a)| vec![a; answer.logp.len()]).collect();
+    let n = logp.len();
+    let given = PolicyTokens {
+        advantages_n: tensor(&push, [n]),
+        weights_n: tensor(&vec![1.0; n], [n]),
+        old_n: Some(tensor(&old, [n])),
+        reference_n: None,
+    };
+    values(recipe.policy_loss(tensor(&logp, [n]), &given).loss_sum)[0] / n as f32
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use fornax_learn::burn::tensor::Tensor;
 use fornax_learn::fornax_model::ops::{self, DivergenceOptions, Headed};
+use fornax_learn::fornax_post_train::grpo::{GrpoRecipe, PolicyTokens};
 use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 const V: usize = 11;
@@ -162,6 +163,17 @@ fn fornax(reverse: bool) -> (f32, Vec<f32>) {
     (values(divergence.without_autodiff())[0], values(gradient))
 }
 
+/// The KL term of single tokens in Fornax's GRPO.
 fn fornax_estimate(logps: &[(f32, f32)]) -> Vec<f32> {
-    logps.iter().map(|(logp, reference)| (reference - logp).exp() - (reference - logp) - 1.0).collect()
+    let recipe = GrpoRecipe { beta: 1.0, use_bias_correction_kl: false, ..GrpoRecipe::new(Vec::new()) };
+    let one = |(logp, reference): &(f32, f32)| {
+        let given = PolicyTokens {
+            advantages_n: tensor(&[0.0], [1]),
+            weights_n: tensor(&[1.0], [1]),
+            old_n: None,
+            reference_n: Some(tensor(&[*reference], [1])),
+        };
+        values(recipe.policy_loss(tensor(&[*logp], [1]), &given).loss_sum)[0]
+    };
+    logps.iter().map(one).collect()
 }

@@ -8,12 +8,12 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::{Message, Vocabulary};
+use fornax_learn::fornax_data::Tokenizer;
 use fornax_learn::fornax_data::chat::{self, Conversation};
 use fornax_learn::fornax_data::chat_template::{ChatTemplate, RenderOptions};
-use fornax_learn::fornax_data::{DataError, Tokenizer};
 use fornax_learn::{Checks, Mistake, Outcome, compare};
 
-const fn message(role: &'static str, content: &'static str) -> Message<'static> {
+const fn message<'a>(role: &'a str, content: &'a str) -> Message<'a> {
     Message { role, content }
 }
 
@@ -49,6 +49,8 @@ fn main() -> ExitCode {
 struct Given {
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    /// Writes the content of its only message and nothing else.
+    bare: ChatTemplate,
 }
 
 /// What may be wrong with the ids or the mask.
@@ -85,31 +87,43 @@ impl Given {
     fn new() -> Self {
         let texts = std::iter::repeat_n(Ok(TEXT.to_owned()), 9);
         let tokenizer = Tokenizer::train_bpe(&mut texts.into_iter(), 320, &mut |_| {}).expect("a text");
-        let template = ChatTemplate::of_tokenizer(&tokenizer).expect("Fornax's own template").expect("one");
-        Given { tokenizer, template }
+        let template = ChatTemplate::of_tokenizer(&tokenizer).expect("Fornax's own template");
+        let bare = ChatTemplate::new("{{ messages[0].content }}", &tokenizer).expect("a template");
+        Given { tokenizer, template, bare }
     }
 
+    /// The ids of ordinary text: a rendering in which the template wrote nothing.
     fn plain(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_plain(text).expect("any text can be encoded")
+        self.encoded_by(&self.bare, &[message("user", text)], false).expect("any text can be encoded").1
     }
 
     fn vocabulary(&self) -> [u32; 2] {
         ["<|im_start|>", "<|im_end|>"].map(|token| self.tokenizer.id_of(token).expect("a control token"))
     }
 
-    /// Fornax's text, ids and mask.
-    fn fornax(&self, messages: &[Message<'_>], answer: bool) -> Result<(String, Vec<u32>, Vec<bool>), DataError> {
+    /// Text, ids and mask by a template.
+    fn encoded_by(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message<'_>],
+        answer: bool,
+    ) -> Result<(String, Vec<u32>, Vec<bool>), String> {
         let messages = messages.iter().map(|m| chat::Message::new(m.role, m.content)).collect();
         let conversation = Conversation { messages, tools: None };
         let options = RenderOptions { add_generation_prompt: answer, ..RenderOptions::default() };
-        let rendered = self.template.render(&conversation, &options)?;
-        let encoded = self.template.encode(&rendered, &self.tokenizer)?;
+        let rendered = template.render(&conversation, &options).map_err(|error| error.to_string())?;
+        let encoded = template.encode(&rendered, &self.tokenizer).map_err(|error| error.to_string())?;
         let trained = encoded.message_of_token.iter().map(Option::is_some).collect();
-        Ok((rendered.text, encoded.ids, trained))
+        Ok((rendered.text().to_owned(), encoded.ids, trained))
+    }
+
+    /// Fornax's text, ids and mask.
+    fn fornax(&self, messages: &[Message<'_>], answer: bool) -> Result<(String, Vec<u32>, Vec<bool>), String> {
+        self.encoded_by(&self.template, messages, answer)
     }
 
     fn rendered(&self, answer: bool) -> Outcome {
-        let expected = self.fornax(&TALK, answer).map_err(|error| error.to_string())?.0;
+        let expected = self.fornax(&TALK, answer)?.0;
         let found = answer::render(&TALK, answer);
         let written = |behind: &str, content: fn(&str) -> &str, answer: bool| {
             let one =
@@ -180,7 +194,7 @@ impl Given {
     }
 
     fn ids(&self, messages: &[Message<'_>]) -> Outcome {
-        let (text, expected, _) = self.fornax(messages, false).map_err(|error| error.to_string())?;
+        let (text, expected, _) = self.fornax(messages, false)?;
         let right = Wrong::default();
         let wrong = |wrong: Wrong| self.encoded(messages, wrong).0;
         let mistakes = [
@@ -212,7 +226,7 @@ impl Given {
     }
 
     fn trained(&self, messages: &[Message<'_>]) -> Outcome {
-        let (_, ids, expected) = self.fornax(messages, false).map_err(|error| error.to_string())?;
+        let (_, ids, expected) = self.fornax(messages, false)?;
         let (found_ids, found) = self.answer(messages);
         if found_ids.len() != ids.len() || found.len() != ids.len() {
             let (n, m) = (found_ids.len(), found.len());

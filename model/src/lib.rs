@@ -4,13 +4,15 @@
 //!
 //! In reading order: [`config`] says what a model is, [`decoder`] computes it from [`attention`], [`mlp`]
 //! and [`norm`], whose linear layers are [`projection`]s, dense or [`packed`]; [`kv_cache`] remembers, [`layout`] places tokens,
-//! [`rope`] turns positions into angles; [`trace`] shows the way of one token; [`weights`] reads and writes
+//! [`rope`] turns positions into angles; [`adapter`]s change what projections compute; [`trace`] shows the way of one token; [`weights`] reads and writes
 //! model folders; [`ops`] does the work; [`device`] finds hardware.
 
+pub mod adapter;
 pub mod attention;
 pub mod config;
 pub mod decoder;
 pub mod device;
+mod embedding;
 pub mod kv_cache;
 pub mod layout;
 pub mod mlp;

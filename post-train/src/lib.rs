@@ -1,6 +1,20 @@
-//! Post-training: a recipe, a loss and a data row for each objective; the loop is `fornax_train`'s.
+//! Post-training on the training loop: a recipe, a loss and a data row for each objective, no loop of its own.
+//!
+//! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
+//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities.
 
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
+pub mod cpo;
+pub mod dpo;
+pub mod kto;
+pub mod logps;
+mod losses;
+pub mod order;
+pub mod orpo;
+pub mod pairs;
+pub mod preference;
 pub mod recipe;
+pub mod reference;
+pub mod reward;

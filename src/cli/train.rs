@@ -29,7 +29,7 @@ use super::progress;
 use super::report::{Failure, say};
 use super::{screen, signals};
 
-const MAX_RECIPE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_RECIPE_BYTES: u64 = 1 << 20;
 
 /// Train a model as a recipe says, or resume a run
 #[derive(Debug, Args)]

@@ -448,6 +448,13 @@ impl RunRecipe for TrainRecipe {
         let tokenizer = Arc::new(tokenizer);
         let objective = Pretraining::new(self, Arc::clone(&tokenizer), dataset, validation)?;
         let product = Box::new(WholeModel::new(tokenizer));
-        Ok(Opened { decoder: decoder.trainable(true), objective, product, steps: None, warnings })
+        Ok(Opened {
+            decoder: decoder.trainable(true),
+            objective,
+            product,
+            steps: None,
+            facts: Vec::new(),
+            warnings,
+        })
     }
 }

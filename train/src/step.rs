@@ -35,7 +35,7 @@ pub fn next_token_with_z(decoder: &Decoder, batch: &Batch, z_loss: f64) -> LossT
 }
 
 /// Where the tokens of a batch stand.
-pub(crate) fn layout(batch: &Batch, device: &Device) -> Layout {
+pub fn layout(batch: &Batch, device: &Device) -> Layout {
     match &batch.documents {
         Some(documents) => Layout::packed(&batch.positions, documents, batch.rows, device),
         None => Layout::contiguous(0, batch.columns, device),

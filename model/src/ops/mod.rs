@@ -17,6 +17,7 @@ mod loss;
 mod norm;
 mod qlinear;
 mod rope;
+mod scores;
 mod sums;
 mod swiglu;
 
@@ -37,6 +38,7 @@ pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
 pub use norm::rms_norm;
 pub use qlinear::{PackedOperand, Zeros, dequantize, qlinear};
 pub use rope::rope;
+pub use scores::{TokenScores, token_scores};
 pub use sums::{ordered_sum, square_sum};
 pub use swiglu::swiglu;
 
@@ -170,6 +172,20 @@ pub trait LlmOps: Backend {
         loss::token_nll_forward::<Self>(hidden, head, targets, options)
     }
 
+    /// As `token_nll`, with what is reported beside it: -> (negative log-likelihood, entropy, mean logit, 1 where no
+    /// other logit is greater), each n in f32; a gradient flows through the likelihood alone.
+    #[fusion(default)]
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = head_tracked;
+        scores::forward::<Self>(hidden, head, targets, options)
+    }
+
     /// As `token_nll`, then weighted and summed: -> (loss (1), the z-loss in it (1)). The second carries no
     /// gradient.
     #[fusion(default)]
@@ -286,6 +302,16 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         options: LossOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         loss::untracked_nll::<B, C>(hidden, head, targets, options)
+    }
+
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        scores::tracked::<B, C>(hidden, head, targets, head_tracked, options)
     }
 
     fn cross_entropy(

@@ -4,6 +4,7 @@
 //! tensor stands in one error. Nothing here executes what it reads; pickles are refused.
 
 mod container;
+pub mod peft;
 mod read;
 mod write;
 
@@ -126,7 +127,7 @@ pub enum WeightsError {
 /// stand before those that are too many, so both kinds are seen.
 const LISTED: usize = 20;
 
-fn list(problems: &[String]) -> String {
+pub(crate) fn list(problems: &[String]) -> String {
     let lines = |some: &[String]| -> String { some.iter().map(|p| format!("\n  {p}")).collect() };
     match problems.len().checked_sub(LISTED) {
         None | Some(0) => lines(problems),

@@ -195,7 +195,7 @@ fn not_finite(config: &ModelConfig, tensors: &Checked<'_>) -> Vec<String> {
     names.iter().filter_map(|(name, _)| sentence(name)).collect()
 }
 
-fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
+pub(super) fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
     // All ones in the exponent, whatever the width.
     let count_16 = |mask: u16| {
         let halves = tensor.bytes.as_chunks::<2>().0.iter();
@@ -212,7 +212,7 @@ fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
 }
 
 /// The values as `dtype`.
-fn to_data(tensor: StoredTensor<'_>, shape: &[usize], dtype: DType) -> TensorData {
+pub(super) fn to_data(tensor: StoredTensor<'_>, shape: &[usize], dtype: DType) -> TensorData {
     let (two, four) = (tensor.bytes.as_chunks::<2>().0, tensor.bytes.as_chunks::<4>().0);
     let values: Vec<f32> = match (tensor.dtype, dtype) {
         (Dtype::BF16, DType::BF16) => {

@@ -39,5 +39,6 @@ fn two_dtypes_are_refused() {
     refuses("cross_entropy", || {
         drop(ops::cross_entropy(ones([2, 3], full), ones([4, 3], half), targets(), ones([2], full), 0.0, 0.0));
     });
+    refuses("token_scores", || drop(ops::token_scores(ones([2, 3], full), ones([4, 3], half), targets(), 0.0)));
     refuses("token_nll", || drop(ops::token_nll(ones([2, 3], full), ones([4, 3], half), targets(), 0.0)));
 }

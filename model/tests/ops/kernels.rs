@@ -185,6 +185,21 @@ fn cross_entropy() {
 }
 
 #[test]
+fn token_scores() {
+    for (n, c, v, softcap) in [(1, 3, 2, 0.0), (50, 33, 65, 5.0), (70, 20, 1001, 0.0)] {
+        compare(&format!("token_scores {n} {c} {v} cap {softcap}"), &|| {
+            let (hidden, head) = (leaf("hidden", [n, c]), leaf("head", [v, c]));
+            let targets: Vec<i32> = (0..n).map(|i| (i * 7 % v) as i32).collect();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &Device::flex());
+            let scores = ops::token_scores(hidden.clone(), head.clone(), targets, softcap);
+            let mut all = outcome(scores.nll_n, &[&hidden, &head]);
+            all.extend([scores.entropy_n, scores.mean_logit_n, scores.greedy_n].map(values));
+            all
+        });
+    }
+}
+
+#[test]
 fn embedding_adds_the_rows_of_one_token_in_order() {
     for (v, c, n) in [(3, 5, 9), (2500, 7, 300)] {
         compare(&format!("embedding {v} {c} {n}"), &|| {

@@ -11,4 +11,5 @@ mod hand;
 mod kernels;
 mod loss;
 mod packed;
+mod scores;
 mod sums;

@@ -97,6 +97,8 @@ pub struct Opened<O> {
     pub product: Box<dyn Product>,
     /// Steps of the whole run, where the data decides it.
     pub steps: Option<u64>,
+    /// What was found and what learns, one sentence each.
+    pub facts: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -174,6 +176,7 @@ pub struct Run<R: RunRecipe = TrainRecipe> {
     /// Event files, where the recipe asks for them and their disk takes them.
     tensorboard: Option<Tensorboard>,
     matmul_rate: Option<f64>,
+    facts: Vec<String>,
     /// Held until the run is dropped.
     lock: Option<FolderLock>,
 }
@@ -322,6 +325,7 @@ impl<R: RunRecipe> Run<R> {
             around,
             recipe,
             settings,
+            facts: opened.facts,
             lock: None,
         };
         for message in opened.warnings {
@@ -382,6 +386,11 @@ impl<R: RunRecipe> Run<R> {
     /// What the run learns from.
     pub fn objective(&self) -> &R::Objective {
         &self.objective
+    }
+
+    /// What was found and what learns, one sentence each.
+    pub fn facts(&self) -> &[String] {
+        &self.facts
     }
 
     /// The resolved recipe.

@@ -9,6 +9,7 @@ use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
 use fornax_model::ops::{self, AttentionMask};
+use fornax_model::packed::{Codes, Packed, Packing};
 
 use super::{BenchError, Workload};
 
@@ -29,6 +30,8 @@ pub(super) struct Functions {
 pub enum OpName {
     /// Matrix product with a weight `[out, in]`.
     Linear,
+    /// The same with a weight packed to int4 by blocks of 32, beside the product with what it stands for.
+    Qlinear,
     /// Root-mean-square normalization.
     RmsNorm,
     /// Rotary position embedding.
@@ -44,8 +47,9 @@ pub enum OpName {
 }
 
 /// All of them, in the order of a report.
-pub const OPS: [OpName; 7] = [
+pub const OPS: [OpName; 8] = [
     OpName::Linear,
+    OpName::Qlinear,
     OpName::RmsNorm,
     OpName::Rope,
     OpName::Swiglu,
@@ -59,6 +63,7 @@ impl OpName {
     pub fn word(self) -> &'static str {
         match self {
             OpName::Linear => "linear",
+            OpName::Qlinear => "qlinear",
             OpName::RmsNorm => "rms_norm",
             OpName::Rope => "rope",
             OpName::Swiglu => "swiglu",
@@ -94,7 +99,7 @@ pub(super) struct Work {
 pub(super) struct Case {
     pub(super) op: OpName,
     sizes: Workload,
-    /// Of a linear layer: channels in and out.
+    /// Of a linear layer, packed or not: channels in and out.
     io: [usize; 2],
 }
 
@@ -103,7 +108,8 @@ pub(super) fn of(workload: &Workload) -> Vec<Case> {
     let (c, f) = (workload.width, workload.ffn_width);
     let linear = [[c, c], [c, f], [f, c]].map(|io| Case { op: OpName::Linear, sizes: *workload, io });
     let others = OPS.into_iter().filter(|&op| op != OpName::Linear);
-    let others = others.map(|op| Case { op, sizes: *workload, io: [0, 0] });
+    let others =
+        others.map(|op| Case { op, sizes: *workload, io: if op == OpName::Qlinear { [c, f] } else { [0, 0] } });
     linear.into_iter().chain(others).collect()
 }
 
@@ -131,7 +137,7 @@ impl Case {
         let Workload { width: c, ffn_width: f, vocab_size: v, batch: b, context: t, .. } = self.sizes;
         let (h, g, n) = (self.sizes.n_heads, self.sizes.n_kv_heads, self.tokens());
         match self.op {
-            OpName::Linear => format!("{n} x {} -> {}", self.io[0], self.io[1]),
+            OpName::Linear | OpName::Qlinear => format!("{n} x {} -> {}", self.io[0], self.io[1]),
             OpName::RmsNorm => format!("{n} x {c}"),
             OpName::Swiglu => format!("{n} x {f}"),
             OpName::Rope => format!("{b} x {h} x {t} x {}", self.head_dim()),
@@ -147,6 +153,7 @@ impl Case {
         let n = self.tokens();
         match self.op {
             OpName::Linear => vec![n * self.io[0], self.io[1] * self.io[0]],
+            OpName::Qlinear => vec![n * self.io[0]],
             OpName::RmsNorm => vec![n * c, c],
             OpName::Rope => vec![n * c],
             OpName::Swiglu => vec![n * f, n * f],
@@ -190,6 +197,8 @@ impl Case {
         };
         match self.op {
             OpName::Linear => flops(2.0 * n * (self.io[0] * self.io[1]) as f64, 3.0),
+            // The weight has no gradient.
+            OpName::Qlinear => flops(2.0 * n * (self.io[0] * self.io[1]) as f64, 2.0),
             // Forward is two products over half of t x t; backward five, with the scores computed again.
             OpName::Attention => flops(2.0 * n * (t * c) as f64, 3.5),
             OpName::CrossEntropy => flops(2.0 * n * (c * v) as f64, 3.0),
@@ -202,6 +211,7 @@ impl Case {
     pub(super) fn functions(&self, dtype: DType, device: &Device) -> Functions {
         match self.op {
             OpName::Linear => self.linear(),
+            OpName::Qlinear => self.qlinear(dtype, device),
             OpName::RmsNorm => self.rms_norm(),
             OpName::Rope => self.rope(dtype, device),
             OpName::Swiglu => self.swiglu(),
@@ -222,6 +232,22 @@ impl Case {
             plain: Box::new(move |x| {
                 let (x, w) = shaped(x);
                 x.matmul(w.transpose()).reshape([n * o])
+            }),
+        }
+    }
+
+    fn qlinear(&self, dtype: DType, device: &Device) -> Functions {
+        let (n, [i, o]) = (self.tokens(), self.io);
+        let mut random = rng(0, 0, "bench/packed");
+        let deviation = 1.0 / (i as f32).sqrt();
+        let weight: Vec<f32> = (0..o * i).map(|_| random.normal_f32() * deviation).collect();
+        let weight = Tensor::<2>::from_data(TensorData::new(weight, [o, i]), (device, DType::F32));
+        let packed = Packed::round(weight, Packing::usual(Codes::Int4));
+        let dense = packed.dequantized().cast(dtype);
+        Functions {
+            run: Box::new(move |x| ops::qlinear(x[0].clone().reshape([n, i]), &packed, None).reshape([n * o])),
+            plain: Box::new(move |x| {
+                x[0].clone().reshape([n, i]).matmul(dense.clone().transpose()).reshape([n * o])
             }),
         }
     }

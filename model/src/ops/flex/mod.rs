@@ -175,6 +175,20 @@ impl LlmOps for Flex {
         }
     }
 
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = head_tracked;
+        match takes(&[&hidden, &head]).then(|| embedding::indices(&targets)).flatten() {
+            Some(ids) => loss::Inputs::new(hidden, head, ids, options).token_scores(),
+            None => super::scores::forward::<Self>(hidden, head, targets, options),
+        }
+    }
+
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,

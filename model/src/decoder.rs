@@ -15,12 +15,8 @@ use crate::kv_cache::KvCache;
 use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-<<<<<<< HEAD
-use crate::ops::{self, AttentionMask};
-use crate::packed::{Packed, Packing};
-=======
 use crate::ops::{self, AttentionMask, TokenScores};
->>>>>>> main
+use crate::packed::{Packed, Packing};
 use crate::parameters::{ModuleMut, ParameterMut, Visit, VisitModules, VisitOwned};
 use crate::projection::Projection;
 use crate::recompute::Waiting;

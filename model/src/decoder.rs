@@ -64,6 +64,15 @@ impl Decoder {
     /// | normalization gains | 1 |
     /// | biases | 0 |
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        Self::random(config, seed, None, device)
+    }
+
+    /// As [`Decoder::init`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]).
+    pub fn init_packed(config: &ModelConfig, seed: u64, packing: Packing, device: &Device) -> Self {
+        Self::random(config, seed, Some(packing), device)
+    }
+
+    fn random(config: &ModelConfig, seed: u64, packing: Option<Packing>, device: &Device) -> Self {
         let residual = config.init_std / (2.0 * config.n_layers as f64).sqrt();
         let fill = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
             let n = shape.iter().product();
@@ -79,7 +88,7 @@ impl Decoder {
             };
             Ok(TensorData::new(values, shape.to_vec()))
         };
-        match Self::build(config, (DType::F32, None), device, fill) {
+        match Self::build(config, (DType::F32, packing), device, fill) {
             Ok(decoder) => decoder,
             Err(never) => match never {},
         }

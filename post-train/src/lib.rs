@@ -15,6 +15,5 @@ pub mod order;
 pub mod orpo;
 pub mod pairs;
 pub mod preference;
-pub mod recipe;
 pub mod reference;
 pub mod reward;

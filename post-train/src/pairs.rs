@@ -31,6 +31,11 @@ impl PairBatch {
         PairBatch { batch, pairs: pairs.len(), real }
     }
 
+    /// Log-probabilities of the completions.
+    pub fn logps(&self, decoder: &Decoder) -> Logps {
+        self.score(decoder, false).logps()
+    }
+
     /// Scores of the completions, and of prompt and completion of the chosen rows where `with_prompts`.
     pub(crate) fn score(&self, decoder: &Decoder, with_prompts: bool) -> PairScores {
         let hidden_rtc = last_hidden(decoder, &self.batch);

@@ -1,5 +1,7 @@
 //! Events as lines of plain text, for pipes, logs and the monitor's list
 
+pub use fornax_base::numbers::grouped;
+
 use crate::events::TrainEvent;
 use crate::objective::Metrics;
 
@@ -91,19 +93,6 @@ pub fn sentence(event: &TrainEvent) -> String {
 /// The text without characters that steer a terminal, which a young model writes like any others; line breaks stay.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// 1234567 as "1,234,567".
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Seconds as "59 s", "1 m 01 s" or "1 h 01 m".

@@ -42,7 +42,8 @@ pub fn layout(batch: &Batch, device: &Device) -> Layout {
     }
 }
 
-pub(crate) fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, burn::tensor::Int> {
+/// Token ids of a batch, row by row -> (rows, columns).
+pub fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, burn::tensor::Int> {
     token_tensor(ids, batch.rows, device)
 }
 

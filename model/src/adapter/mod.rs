@@ -18,6 +18,7 @@ mod targets;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use fornax_base::numbers::grouped;
 use fornax_base::rng::rng;
 
 use crate::decoder::Decoder;
@@ -262,18 +263,6 @@ fn disk_name(name: &str, suffix: &str) -> String {
         None => name.to_string(),
     };
     named.replacen(".modules_to_save", "", 1)
-}
-
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// The opening values of a tensor, or `None` where they are zero or the base's.

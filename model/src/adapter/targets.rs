@@ -295,3 +295,113 @@ pub(super) fn matches_fully(key: &'static str, regex: &Regex, name: &str) -> Res
 fn too_hard(key: &'static str, error: &fancy_regex::Error) -> AdapterError {
     AdapterError::Setting { key, message: format!("the expression cannot be matched: {error}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(adapter: &AdapterConfig, layers: usize) -> Vec<String> {
+        let config = ModelConfig { qk_norm: true, ..ModelConfig::llama(layers) };
+        plan(adapter, &config).unwrap().into_iter().map(|p| p.module.name).collect()
+    }
+
+    fn lora(targets: Targets) -> AdapterConfig {
+        AdapterConfig::lora(4, 8.0, targets)
+    }
+
+    fn list(names: &[&str]) -> Targets {
+        Targets::Names(names.iter().map(|name| (*name).into()).collect())
+    }
+
+    #[test]
+    fn a_list_names_whole_paths_or_their_ends_behind_a_dot() {
+        let q = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"];
+        assert_eq!(names(&lora(list(&["q_proj"])), 2), q);
+        assert_eq!(names(&lora(list(&["self_attn.q_proj"])), 2), q);
+        assert_eq!(names(&lora(list(&["model.layers.1.self_attn.q_proj"])), 2), q[1..]);
+        // `proj` ends names, but not behind a dot.
+        let error = plan(&lora(list(&["proj"])), &ModelConfig::llama(2)).unwrap_err().to_string();
+        assert!(error.contains("`proj` matches no module") && error.contains("up_proj"), "{error}");
+    }
+
+    #[test]
+    fn an_expression_matches_the_whole_name() {
+        assert_eq!(names(&lora(Targets::Regex(r".*\.0\..*[qv]_proj".into())), 2).len(), 2);
+        assert!(plan(&lora(Targets::Regex("q_proj".into())), &ModelConfig::llama(2)).is_err());
+        let look = names(&lora(Targets::Regex(r"(?!.*\.1\.).*(up|down)_proj".into())), 3);
+        assert_eq!(look.len(), 4, "{look:?}");
+        let error = plan(&lora(Targets::Regex("(".into())), &ModelConfig::llama(1)).unwrap_err().to_string();
+        assert!(error.contains("not a regular expression"), "{error}");
+    }
+
+    #[test]
+    fn all_linear_is_seven_a_layer_and_not_the_head() {
+        for tied in [true, false] {
+            let config = ModelConfig { tied, ..ModelConfig::llama(3) };
+            let planned = plan(&lora(Targets::AllLinear), &config).unwrap();
+            assert_eq!(planned.len(), 21);
+            let same = plan(&lora(resolved(&Targets::AllLinear, &config)), &config).unwrap();
+            assert_eq!(same, planned);
+        }
+    }
+
+    #[test]
+    fn layers_are_asked_for_ends_of_names_only() {
+        let some = |targets| AdapterConfig { layers_to_transform: Some(vec![1]), ..lora(targets) };
+        assert_eq!(names(&some(list(&["q_proj"])), 3), ["model.layers.1.self_attn.q_proj"]);
+        let both = names(&some(list(&["q_proj", "model.layers.2.self_attn.q_proj"])), 3);
+        assert_eq!(both, ["model.layers.1.self_attn.q_proj", "model.layers.2.self_attn.q_proj"]);
+        let elsewhere = AdapterConfig { layers_pattern: vec!["blocks".into()], ..some(list(&["q_proj"])) };
+        assert!(plan(&elsewhere, &ModelConfig::llama(3)).is_err());
+        assert!(plan(&some(Targets::AllLinear), &ModelConfig::llama(3)).is_err());
+    }
+
+    #[test]
+    fn excluded_and_saved_modules_are_no_targets() {
+        let adapter = AdapterConfig {
+            exclude: Some(list(&["down_proj"])),
+            modules_to_save: vec!["up_proj".into(), "lm_head".into(), "norm".into()],
+            ..lora(Targets::AllLinear)
+        };
+        let planned = plan(&adapter, &ModelConfig::llama(1)).unwrap();
+        let whole: Vec<&str> =
+            planned.iter().filter(|p| p.change == Change::Whole).map(|p| p.module.name.as_str()).collect();
+        // `norm` ends the names of all normalizations, as in PEFT.
+        assert_eq!(
+            whole,
+            [
+                "model.layers.0.input_layernorm",
+                "model.layers.0.post_attention_layernorm",
+                "model.layers.0.mlp.up_proj",
+                "model.norm",
+                "lm_head"
+            ]
+        );
+        assert_eq!(planned.len() - whole.len(), 5);
+        let nothing = AdapterConfig { modules_to_save: vec!["score".into()], ..lora(Targets::AllLinear) };
+        let error = plan(&nothing, &ModelConfig::llama(1)).unwrap_err().to_string();
+        assert!(error.contains("modules_to_save") && error.contains("score"), "{error}");
+    }
+
+    #[test]
+    fn norms_have_no_low_rank_adapter() {
+        let error = plan(&lora(list(&["norm"])), &ModelConfig::llama(1)).unwrap_err().to_string();
+        assert!(error.contains("normalization"), "{error}");
+    }
+
+    #[test]
+    fn the_earliest_pattern_that_matches_counts() {
+        let adapter = AdapterConfig {
+            rank_pattern: vec![("q_proj".into(), 2), ("layers.0.*".into(), 3)],
+            alpha_pattern: vec![("_proj".into(), 1.0), (r"(q|k)_proj".into(), 5.0)],
+            ..lora(list(&["q_proj", "k_proj"]))
+        };
+        let planned = plan(&adapter, &ModelConfig::llama(2)).unwrap();
+        let of = |at: usize| planned[at].change;
+        // Names in order: layer 0 q, k, layer 1 q, k. `_proj` stands behind no dot and matches nothing.
+        assert_eq!(of(0), Change::LowRank { rank: 2, scale: 2.5 });
+        assert_eq!(of(1), Change::LowRank { rank: 3, scale: 5.0 / 3.0 });
+        assert_eq!(of(2), Change::LowRank { rank: 2, scale: 2.5 });
+        assert_eq!(of(3), Change::LowRank { rank: 4, scale: 1.25 });
+    }
+}

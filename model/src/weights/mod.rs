@@ -103,6 +103,16 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model folder holds one set of weights; adapters would be missing from it.
+    #[error(
+        "a model with {adapters} loaded adapters is not written to `{folder}` as a model: save the adapter, or merge it"
+    )]
+    Adapted {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many are loaded.
+        adapters: usize,
+    },
     /// A model folder holds dense weights; packed ones would be missing from it.
     #[error(
         "a model with {packed} packed weights is not written to `{folder}`: save its adapters alone, or merge them into a dense model"
@@ -174,4 +184,13 @@ pub fn load_packed(
 /// [`WeightsError::Mismatch`] when they do not fit the configuration.
 pub fn from_tensors(config: &ModelConfig, file: &TensorFile, device: &Device) -> Result<Decoder, WeightsError> {
     read::from_file(config, file, device)
+}
+
+/// Puts the values of tensors at hand (a checkpoint) into the parameters that [`Decoder::trainable`] trains: those of
+/// the active adapter, or all.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] when names or shapes differ; the decoder is unchanged then.
+pub fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    read::restore_trainable(decoder, file)
 }

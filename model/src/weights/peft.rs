@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::read::{count_not_finite, to_data};
+use super::read::{difference, not_finite_tensor, to_data};
 use super::{StoredTensor, TensorFile, WeightsError, write_tensors};
 use crate::adapter::{AdapterConfig, AdapterError, AdapterId, Change, Init, ModuleKind, Planned, Targets, plan};
 use crate::config::{clipped, shown};
@@ -111,21 +111,8 @@ impl AdapterFolder {
         let expected: Vec<_> = planned.iter().flat_map(|p| tensors_of(p, self.config.dora)).collect();
         for (name, shape) in &expected {
             let found = self.file.get(&format!("{PREFIX}{name}"));
-            match found {
-                None => problems.push(format!("`{name}` {shape:?} is missing")),
-                Some(t) if t.shape != shape.as_slice() => {
-                    problems.push(format!("`{name}` is {:?}, expected {shape:?}", t.shape));
-                }
-                Some(t) if !matches!(t.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
-                    problems.push(format!("`{name}` is {:?}, expected F32, F16 or BF16", t.dtype));
-                }
-                Some(t) => {
-                    let n = count_not_finite(&t);
-                    if n > 0 {
-                        problems.push(format!("`{name}` holds {n} values that are NaN or infinite"));
-                    }
-                }
-            }
+            let problem = difference(name, shape, found.as_ref());
+            problems.extend(problem.or_else(|| not_finite_tensor(name, &found?)));
         }
         let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         for (name, tensor) in self.tensors().filter(|(name, _)| !known.contains(name)) {
@@ -231,6 +218,10 @@ pub fn to_json(config: &AdapterConfig) -> String {
         Targets::Regex(regex) => json!(regex),
     };
     let unless_empty = |names: &[String]| if names.is_empty() { Value::Null } else { json!(names) };
+    let pattern = match config.layers_pattern.as_slice() {
+        [one] => json!(one),
+        more => unless_empty(more),
+    };
     let mut all = BTreeMap::from([
         ("alpha_pattern", config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect()),
         ("auto_mapping", Value::Null),
@@ -239,7 +230,7 @@ pub fn to_json(config: &AdapterConfig) -> String {
         ("fan_in_fan_out", json!(false)),
         ("inference_mode", json!(true)),
         ("init_lora_weights", if config.init == Init::Gaussian { json!("gaussian") } else { json!(true) }),
-        ("layers_pattern", unless_empty(&config.layers_pattern)),
+        ("layers_pattern", pattern),
         ("layers_to_transform", json!(config.layers_to_transform)),
         ("lora_alpha", number(config.alpha)),
         ("lora_dropout", json!(config.dropout)),
@@ -422,5 +413,117 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
             }
         }
         deserializer.deserialize_map(Pairs(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<AdapterConfig, AdapterError> {
+        of_json(Path::new("a/adapter_config.json"), text)
+    }
+
+    fn with(more: &str) -> String {
+        format!("{{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"]{more}}}")
+    }
+
+    #[test]
+    fn the_least_configuration_has_pefts_defaults() {
+        let config = read(&with("")).unwrap();
+        assert_eq!(config, AdapterConfig::lora(8, 8.0, Targets::Names(vec!["q_proj".into()])));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let config = AdapterConfig {
+            dropout: 0.1,
+            dora: true,
+            rslora: true,
+            exclude: Some(Targets::Regex(".*0.*".into())),
+            rank_pattern: vec![("a".into(), 2), ("b".into(), 3)],
+            alpha_pattern: vec![("c".into(), 2.5)],
+            modules_to_save: vec!["lm_head".into()],
+            init: Init::Gaussian,
+            base_model: Some("x/y".into()),
+            revision: Some("main".into()),
+            ..AdapterConfig::lora(4, 8.5, Targets::AllLinear)
+        };
+        assert_eq!(read(&to_json(&config)).unwrap(), config);
+        let layers = AdapterConfig {
+            layers_to_transform: Some(vec![0, 2]),
+            layers_pattern: vec!["layers".into(), "blocks".into()],
+            ..AdapterConfig::lora(4, 8.0, Targets::Names(vec!["q_proj".into()]))
+        };
+        assert_eq!(read(&to_json(&layers)).unwrap(), layers);
+    }
+
+    #[test]
+    fn patterns_keep_the_order_of_the_file() {
+        let config = read(&with(",\"rank_pattern\":{\"z\":1,\"a\":2,\"m\":3}")).unwrap();
+        assert_eq!(config.rank_pattern, [("z".to_string(), 1), ("a".into(), 2), ("m".into(), 3)]);
+    }
+
+    #[test]
+    fn settings_that_change_the_numbers_are_refused_by_name() {
+        for (setting, key) in [
+            ("\"bias\":\"all\"", "bias"),
+            ("\"lora_bias\":true", "lora_bias"),
+            ("\"fan_in_fan_out\":true", "fan_in_fan_out"),
+            ("\"alora_invocation_tokens\":[1,2]", "alora_invocation_tokens"),
+            ("\"target_parameters\":[\"w\"]", "target_parameters"),
+            ("\"trainable_token_indices\":[3]", "trainable_token_indices"),
+            ("\"layer_replication\":[[0,2]]", "layer_replication"),
+            ("\"use_qalora\":true", "use_qalora"),
+            ("\"use_bdlora\":{\"a\":1}", "use_bdlora"),
+            ("\"arrow_config\":{\"top_k\":1}", "arrow_config"),
+            ("\"ensure_weight_tying\":true", "ensure_weight_tying"),
+            ("\"init_lora_weights\":\"pissa\"", "init_lora_weights"),
+            ("\"init_lora_weights\":\"loftq\"", "init_lora_weights"),
+            ("\"something_new\":7", "something_new"),
+        ] {
+            let error = read(&with(&format!(",{setting}"))).unwrap_err();
+            assert!(matches!(&error, AdapterError::Unsupported { key: found, .. } if found == key), "{error}");
+            assert!(error.to_string().contains(key), "{error}");
+        }
+        let error = read("{\"peft_type\":\"IA3\",\"target_modules\":[\"q_proj\"]}").unwrap_err();
+        assert!(error.to_string().contains("IA3"), "{error}");
+    }
+
+    #[test]
+    fn settings_without_effect_are_accepted() {
+        for setting in [
+            "\"megatron_core\":\"megatron.core\"",
+            "\"qalora_group_size\":16",
+            "\"peft_version\":\"0.21.2\"",
+            "\"task_type\":\"CAUSAL_LM\"",
+            "\"loftq_config\":{}",
+            "\"eva_config\":{\"rho\":2}",
+            "\"init_lora_weights\":\"orthogonal\"",
+            "\"inference_mode\":true",
+            "\"something_new\":null",
+            "\"runtime_config\":{\"ephemeral_gpu_offload\":false}",
+        ] {
+            read(&with(&format!(",{setting}"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn wrong_configurations_say_what_is_wrong() {
+        for (text, part) in [
+            ("", "EOF"),
+            ("[]", "JSON object"),
+            ("{\"target_modules\":[\"a\"]}", "peft_type"),
+            ("{\"peft_type\":\"LORA\"}", "target_modules"),
+            (&with(",\"r\":0"), "not 0"),
+            (&with(",\"r\":-1"), "invalid value"),
+            (&with(",\"lora_alpha\":0"), "not 0"),
+            (&with(",\"lora_dropout\":1.0"), "not 1"),
+            (&with(",\"r\":\"8\""), "invalid type"),
+            (&with(",\"r\":8,\"r\":9"), "duplicate"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 }

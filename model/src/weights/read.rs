@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::files::read_text_limited;
 use fornax_base::paths::join_inside;
 use half::{bf16, f16};
@@ -59,6 +59,27 @@ pub(super) fn from_file(
     let files = std::slice::from_ref(file);
     let tensors = Tensors::collect(file.path(), files)?.checked(file.path(), config)?;
     Ok(build(config, &tensors, (DType::F32, None), device))
+}
+
+pub(super) fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    let folder = file.path().to_path_buf();
+    let shapes: Vec<_> =
+        decoder.trainable_parameters().into_iter().map(|(name, shape, _)| (name, shape)).collect();
+    let files = std::slice::from_ref(file);
+    let tensors = Tensors::collect(&folder, files)?;
+    let mut problems = Vec::new();
+    tensors.compare(&shapes, &mut problems);
+    if !problems.is_empty() {
+        return Err(WeightsError::Mismatch { folder, problems });
+    }
+    let device = decoder.device().without_autodiff();
+    decoder.visit_mut(&mut |name, mut parameter| {
+        // A parameter that is not trained has no tensor: `compare` found every stored name among those that are.
+        let Some(stored) = tensors.0.get(name) else { return };
+        let data = to_data(*stored, &[parameter.shape().iter().product()], DType::F32);
+        parameter.set_flat(Tensor::from_data(data, (&device, DType::F32)));
+    });
+    Ok(())
 }
 
 fn build(
@@ -148,25 +169,20 @@ impl<'a> Tensors<'a> {
         // Buffers that old checkpoints carry; they are computed, never read.
         self.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         let expected = parameter_shapes(config, config.n_layers);
-        for (name, shape) in &expected {
-            match self.0.get(name.as_str()) {
-                None => problems.push(format!("`{name}` {shape:?} is missing")),
-                Some(tensor) if tensor.shape != shape.as_slice() => {
-                    problems.push(format!("`{name}` is {:?}, expected {shape:?}", tensor.shape));
-                }
-                Some(tensor) if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
-                    problems.push(format!("`{name}` is {:?}, expected F32, F16 or BF16", tensor.dtype));
-                }
-                Some(_) => {}
-            }
-        }
-        let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        let extra = self.0.keys().filter(|name| !known.contains(*name));
-        problems.extend(extra.map(|name| format!("`{}` is stored but not part of this model", shown(name))));
+        self.compare(&expected, &mut problems);
         match problems.is_empty() {
             true => Ok(self.0),
             false => Err(WeightsError::Mismatch { folder: folder.to_path_buf(), problems }),
         }
+    }
+
+    /// Adds a sentence for each tensor that is missing, of another shape or dtype, or not expected.
+    fn compare(&self, expected: &[(String, Vec<usize>)], problems: &mut Vec<String>) {
+        let difference = |(name, shape): &(String, Vec<usize>)| difference(name, shape, self.0.get(name.as_str()));
+        problems.extend(expected.iter().filter_map(difference));
+        let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let extra = self.0.keys().filter(|name| !known.contains(*name));
+        problems.extend(extra.map(|name| format!("`{}` is stored but not part of this model", shown(name))));
     }
 
     /// A tied model may store its one matrix as the embedding, as the head, or twice the same.
@@ -184,18 +200,33 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// What is wrong with the tensor that was found where one of this shape is expected.
+pub(super) fn difference(name: &str, shape: &[usize], found: Option<&StoredTensor<'_>>) -> Option<String> {
+    match found {
+        None => Some(format!("`{name}` {shape:?} is missing")),
+        Some(tensor) if tensor.shape != shape => {
+            Some(format!("`{name}` is {:?}, expected {shape:?}", tensor.shape))
+        }
+        Some(tensor) if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+            Some(format!("`{name}` is {:?}, expected F32, F16 or BF16", tensor.dtype))
+        }
+        Some(_) => None,
+    }
+}
+
 /// One sentence for each tensor with NaN or infinite values.
 fn not_finite(config: &ModelConfig, tensors: &Checked<'_>) -> Vec<String> {
     let names = parameter_shapes(config, config.n_layers);
-    let sentence = |name: &str| {
-        let tensor = tensors.get(name)?;
-        let n = count_not_finite(tensor);
-        (n > 0).then(|| format!("`{name}` holds {n} values that are NaN or infinite"))
-    };
-    names.iter().filter_map(|(name, _)| sentence(name)).collect()
+    names.iter().filter_map(|(name, _)| not_finite_tensor(name, tensors.get(name.as_str())?)).collect()
 }
 
-pub(super) fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
+/// A sentence where the tensor holds NaN or infinite values.
+pub(super) fn not_finite_tensor(name: &str, tensor: &StoredTensor<'_>) -> Option<String> {
+    let n = count_not_finite(tensor);
+    (n > 0).then(|| format!("`{name}` holds {n} values that are NaN or infinite"))
+}
+
+fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
     // All ones in the exponent, whatever the width.
     let count_16 = |mask: u16| {
         let halves = tensor.bytes.as_chunks::<2>().0.iter();

@@ -64,9 +64,8 @@ fn check_data(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
         return Err(Missing { key: "data.source", because: "rows to train on are needed" });
     }
     let is_corpus = data.source == CORPUS;
-    no_effect("data.corpus_rows", data.corpus_rows.is_some() && !is_corpus, "`data.source` is not `corpus`")?;
     no_effect("data.format", data.format.is_some() && is_corpus, "`data.source` is `corpus`")?;
-    within("data.corpus_rows", data.corpus_rows.unwrap_or(1), 1..=100_000_000)?;
+    within("data.rows", data.rows.unwrap_or(1), 1..=100_000_000)?;
     let fraction = data.validation_fraction;
     number("data.validation_fraction", fraction, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))?;
     if recipe.eval.every > 0 && fraction == 0.0 && data.validation.is_none() {

@@ -1,7 +1,10 @@
 //! `[data]`: the rows trained on
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
+use fornax_data::formats::Format;
+use fornax_data::rendering::Mask;
+use fornax_data::truncation::Truncate;
 use serde::{Deserialize, Serialize};
 
 /// `[data]`: where rows come from and what becomes of them.
@@ -13,28 +16,34 @@ pub struct DataRecipe {
     pub source: String,
     /// What the rows are, instead of what their opening rows look like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
-    /// Which tokens are trained: `assistant`, `completion`, `last-turn` or `all`; default by format.
+    pub format: Option<Format>,
+    /// Names of fields in the source, by the names that formats give them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, String>,
+    /// Pass over rows that cannot be used, and count them, instead of stopping at the foremost.
+    #[serde(default)]
+    pub skip_bad_rows: bool,
+    /// Which tokens are trained; default by format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mask: Option<String>,
+    pub mask: Option<Mask>,
     /// A chat template file, or a built-in one (`chatml`, `alpaca`, `plain`), instead of the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Put several short rows into one, blind to each other; for `sft`.
+    /// Put several short rows into one, blind to each other; for `sft` and `distill`; default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<bool>,
-    /// What becomes of rows longer than the context: `end`, `drop` or `prompt-left`; default by objective.
+    /// What becomes of rows longer than the context; default `end`, for prompts and preferences `prompt-left`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub truncate: Option<String>,
+    pub truncate: Option<Truncate>,
     /// Share of the rows held out for validation, in [0, 1).
     #[serde(default = "default_validation_fraction")]
     pub validation_fraction: f64,
     /// Held-out rows from a source of their own, instead of a share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<PathBuf>,
-    /// Rows made of the embedded corpus; default 4,000, for source `corpus`.
+    pub validation: Option<String>,
+    /// Rows read at most; of the embedded corpus rows made, 4,000 where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub corpus_rows: Option<u64>,
+    pub rows: Option<u64>,
 }
 
 /// The name of the embedded corpus among sources.

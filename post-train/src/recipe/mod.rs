@@ -15,7 +15,7 @@ use fornax_train::TrainError;
 use fornax_train::recipe::{CheckpointRecipe, LogRecipe, ScheduleKind, ScheduleRecipe, Settings};
 
 pub use adapter::{AdapterRecipe, InitRecipe, TargetsRecipe};
-pub use data::DataRecipe;
+pub use data::{CORPUS, CORPUS_ROWS, DataRecipe};
 pub use sections::{BaseRecipe, TuneEval, TuneOptimizer, TuneSteps};
 
 /// A whole post-training run: `finetune RECIPE` reads it, the run folder stores it resolved.

@@ -17,7 +17,7 @@ pub struct Message {
 impl Message {
     /// A message of plain text.
     pub fn new(role: &str, content: &str) -> Self {
-        let json = Value::from_iter([("role", Value::from(role)), ("content", Value::from(content))]);
+        let json = Value::from_pairs([("role", Value::from(role)), ("content", Value::from(content))]);
         Self { role: role.to_owned(), json }
     }
 

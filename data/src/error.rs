@@ -124,6 +124,9 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// A chat template, or a conversation rendered with it.
+    #[error(transparent)]
+    Template(#[from] crate::chat_template::TemplateError),
     /// Files of the hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),

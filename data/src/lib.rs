@@ -3,6 +3,7 @@
 
 pub mod batches;
 pub mod chat;
+pub mod chat_template;
 pub mod clean;
 pub mod contamination;
 pub mod corpus;

@@ -5,6 +5,7 @@
 //! and padding stored in a `tokenizer.json` are not applied, as transformers does not apply them unless asked.
 
 mod characters;
+mod chat;
 pub mod compare;
 mod gguf;
 mod guard;
@@ -17,10 +18,12 @@ mod train;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, write_atomic_bytes};
 
 use self::characters::CharacterTable;
+pub(crate) use self::chat::ControlTokens;
 pub use self::guard::catches_panics;
 use self::guard::guarded;
 use self::settings::{SideFiles, SpecialIds};
@@ -51,6 +54,8 @@ pub struct Tokenizer {
     spelling: Spelling,
     /// Tokens that are found in text before all else: what is written, and whether decoding may leave it out.
     added: HashMap<u32, (String, bool)>,
+    /// The same tokens as conversations look for them.
+    controls: Arc<ControlTokens>,
     /// For each id, the bytes it adds to text.
     byte_lengths: Vec<u32>,
     /// For a vocabulary of bare characters, which the library would drop silently when unknown.
@@ -101,7 +106,8 @@ impl Tokenizer {
         let byte_lengths = spelling.lengths(&added, &vocab)?;
         let characters = shape.is_characters().then(|| CharacterTable::new(&vocab)).flatten();
         let special = SpecialIds::new(&inner, &side_files);
-        Ok(Tokenizer { inner, json, side_files, special, spelling, added, byte_lengths, characters })
+        let controls = ControlTokens::of(&inner)?;
+        Ok(Tokenizer { inner, json, side_files, special, spelling, added, controls, byte_lengths, characters })
     }
 
     /// Token ids of `text`. With `add_special`, what the tokenizer puts around a text (such as a beginning-of-text
@@ -217,8 +223,13 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// `tokenizer_config.json` and `chat_template.jinja` as they were loaded or made.
+    pub(crate) fn template_files(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        self.side_files.template_files()
+    }
+
     /// Names of the special tokens that have an id, by their key in `tokenizer_config.json`.
-    fn special_names(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn special_names(&self) -> Vec<(&'static str, String)> {
         let SpecialIds { bos, eos, pad, unk, .. } = self.special;
         [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)]
             .into_iter()

@@ -295,6 +295,33 @@ impl Decoder {
         ops::token_nll(hidden_nx, head_vx, targets_n, self.softcap())
     }
 
+    /// Sum over rows of `weights_n` times the divergence of this decoder's distribution from the teacher's, as (1)
+    /// in f32, both heads by chunks; see [`ops::DivergenceOptions::beta`]. Gradients go to this decoder alone.
+    ///
+    /// # Panics
+    /// Panics when the vocabularies differ in size.
+    pub fn divergence(
+        &self,
+        hidden_nc: Tensor<2>,
+        teacher: (&Decoder, Tensor<2>),
+        weights_n: Tensor<1>,
+        beta: f32,
+        temperature: f32,
+    ) -> Tensor<1> {
+        let (teacher, teacher_hidden) = teacher;
+        let options = ops::DivergenceOptions {
+            softcap: self.softcap(),
+            teacher_softcap: teacher.softcap(),
+            ..ops::DivergenceOptions::new(beta, temperature, self.config.vocab_size)
+        };
+        let headed = |model: &Decoder, hidden_nc| {
+            let (hidden_nc, head_vc) = model.with_head(hidden_nc, model.adapters.active());
+            ops::Headed { hidden_nc, head_vc }
+        };
+        let (student, teacher) = (headed(self, hidden_nc), headed(teacher, teacher_hidden));
+        ops::divergence(student, teacher, weights_n, options)
+    }
+
     /// What the model says of each target where its last hidden state was `hidden_nc`, each n in f32: the
     /// negative log-likelihoods carry gradients.
     pub fn token_scores(&self, hidden_nc: Tensor<2>, targets_n: Tensor<1, Int>) -> TokenScores {

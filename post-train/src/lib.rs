@@ -1,13 +1,16 @@
 //! Post-training on the training loop: a recipe, a loss and a data row for each objective, no loop of its own.
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
-//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities.
+//! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities. [`grpo`] learns from
+//! [`rewards`] of [`rollout`]s, [`distill`] from another model.
 
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
 pub mod cpo;
+pub mod distill;
 pub mod dpo;
+pub mod grpo;
 pub mod kto;
 pub mod logps;
 mod losses;
@@ -17,3 +20,5 @@ pub mod pairs;
 pub mod preference;
 pub mod reference;
 pub mod reward;
+pub mod rewards;
+pub mod rollout;

@@ -85,6 +85,19 @@ pub(crate) fn last_hidden(decoder: &Decoder, batch: &Batch) -> Tensor<3> {
     decoder.forward(token_tensor(&batch.inputs, batch.rows, &device), &layout(batch, &device), None)
 }
 
+/// The hidden states at some places of a batch (row by row): hidden_rtc -> hidden_nc.
+pub(crate) fn hidden_at(hidden_rtc: Tensor<3>, places: &[usize]) -> Tensor<2> {
+    let (device, [r, t, c]) = (hidden_rtc.device(), hidden_rtc.dims());
+    let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
+    hidden_rtc.reshape([r * t, c]).select(0, Tensor::from_data(places.as_slice(), &device))
+}
+
+/// The targets at some places of a batch.
+pub(crate) fn targets_at(batch: &Batch, places: &[usize], device: &Device) -> Tensor<1, Int> {
+    let targets: Vec<i32> = places.iter().map(|&place| batch.targets[place] as i32).collect();
+    Tensor::from_data(targets.as_slice(), device)
+}
+
 /// Places of a batch, gathered to the left of a narrower one.
 struct Grid {
     rows: usize,

@@ -177,6 +177,11 @@ impl SideFiles {
         Ok(SideFiles { config: Some(config), parsed, ..SideFiles::default() })
     }
 
+    /// `tokenizer_config.json` and `chat_template.jinja`.
+    pub(super) fn template_files(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        (self.config.as_deref(), self.chat_template.as_deref())
+    }
+
     /// Names and bytes to write. A tokenizer that came without `tokenizer_config.json` gets one with `names`.
     pub(super) fn to_write(&self, names: &[(&'static str, String)]) -> Vec<(&'static str, Vec<u8>)> {
         let config = self.config.clone().unwrap_or_else(|| plain_config(names));

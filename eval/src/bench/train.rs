@@ -196,7 +196,8 @@ pub fn measure(
         mode: mode.word(),
         params,
         trainable_params,
-        packed: (mode == Mode::Qlora).then(|| format!("{} in blocks of {}", PACKING.codes().word(), PACKING.block())),
+        packed: (mode == Mode::Qlora)
+            .then(|| format!("{} in blocks of {}", PACKING.codes().word(), PACKING.block())),
         batch: workload.batch,
         context: workload.context,
         tokens_per_step,

@@ -16,7 +16,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
 /// Elements of one chunk of logits: 32 MiB in f32. The gradient of the head is read and written once a chunk.
-const CHUNK_ELEMENTS: usize = 8 << 20;
+pub(super) const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// What is done to the logits, and what is added to the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -231,7 +231,7 @@ fn sums<B: Backend>(
 }
 
 /// In fixed order: a sum over one row is sequential on every backend that promises it.
-fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
     let n = values.shape()[0];
     let product = B::float_reshape(B::float_mul(values, weights), Shape::new([1, n]));
     B::float_reshape(B::float_sum_dim(product, 1), Shape::new([1]))
@@ -253,7 +253,7 @@ pub(super) fn rows<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> Flo
     B::float_slice(x, &slices)
 }
 
-fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
     B::float_slice(x, &[(from..to).into()])
 }
 

@@ -10,6 +10,7 @@
 
 mod adamw;
 pub mod attention;
+mod divergence;
 mod embedding;
 mod flex;
 mod linear;
@@ -31,6 +32,7 @@ use burn::backend::{
 
 pub use adamw::{AdamWStep, adamw_step};
 pub use attention::{AttentionMask, attention};
+pub use divergence::{DivergenceOptions, Headed, divergence};
 pub use embedding::embedding;
 pub use flex::with_composed;
 pub use linear::linear;
@@ -215,6 +217,38 @@ pub trait LlmOps: Backend {
         loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, options)
     }
 
+    /// Hidden states and heads of a student (nc, vc) and a teacher (ne, ve), weights_n -> the weighted sum of
+    /// their divergences (1), by chunks of rows.
+    #[fusion(default)]
+    fn divergence(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> FloatTensor<Self> {
+        let _ = head_tracked;
+        divergence::forward::<Self>([student, head, teacher, teacher_head, weights], options)
+    }
+
+    /// As `divergence`, with the gradients of the student: -> (loss (1), dhidden_nc, dhead_vc). Where the head
+    /// is not tracked `dhead` is one unused zero.
+    #[fusion(default)]
+    fn divergence_with_gradients(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let operands = [student, head, teacher, teacher_head, weights];
+        divergence::with_gradients::<Self>(operands, head_tracked, options)
+    }
+
     /// gradient, factor (1) -> their product: what backward of an op with one number as its output does.
     #[fusion(default)]
     fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -323,6 +357,18 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         options: LossOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         loss::tracked::<B, C>(hidden, head, targets, weights, head_tracked, options)
+    }
+
+    fn divergence(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> FloatTensor<Self> {
+        divergence::tracked::<B, C>([student, head, teacher, teacher_head, weights], head_tracked, options)
     }
 
     fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {

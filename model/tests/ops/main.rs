@@ -5,6 +5,7 @@
 
 mod attention;
 mod check;
+mod divergence;
 mod dtypes;
 mod gradients;
 mod hand;

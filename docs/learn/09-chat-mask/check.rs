@@ -85,8 +85,8 @@ enum Who {
 
 impl Given {
     fn new() -> Self {
-        let texts = std::iter::repeat_n(Ok(TEXT.to_owned()), 9);
-        let tokenizer = Tokenizer::train_bpe(&mut texts.into_iter(), 320, &mut |_| {}).expect("a text");
+        let mut texts = (0..9).map(|_| Ok(TEXT.to_owned()));
+        let tokenizer = Tokenizer::train_bpe(&mut texts, 320, &mut |_| {}).expect("a text");
         let template = ChatTemplate::of_tokenizer(&tokenizer).expect("Fornax's own template");
         let bare = ChatTemplate::new("{{ messages[0].content }}", &tokenizer).expect("a template");
         Given { tokenizer, template, bare }

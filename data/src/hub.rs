@@ -17,7 +17,8 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 pub use self::error::HubError;
 pub use self::selection::{HubPath, Selection};
-use crate::sources::TextFile;
+use crate::records;
+use crate::sources::{self, TextFile};
 
 /// Where the hub is when the environment does not say.
 pub const ENDPOINT: &str = "https://huggingface.co";
@@ -112,15 +113,36 @@ impl Hub {
     /// [`HubError`]: what the hub refused, what cannot be reached, or that no file or more than one set of files is
     /// meant.
     pub fn fetch(&self, path: &HubPath, progress: &mut dyn FnMut(HubProgress)) -> Result<Vec<TextFile>, HubError> {
+        self.fetch_ending(path, &sources::ENDINGS, progress)
+    }
+
+    /// [`Hub::fetch`] of the files that hold rows of post-training data.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`].
+    pub fn fetch_rows(
+        &self,
+        path: &HubPath,
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<Vec<TextFile>, HubError> {
+        self.fetch_ending(path, &records::ENDINGS, progress)
+    }
+
+    fn fetch_ending(
+        &self,
+        path: &HubPath,
+        endings: &'static [&'static str],
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<Vec<TextFile>, HubError> {
         let api = self.api()?;
         let asked = self.repo(path, &path.revision);
         let (commit, files) = match api.repo(asked.clone()).info() {
             Ok(info) => {
                 check_word("commit", &info.sha)?;
                 let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-                (info.sha, path.choose(&names)?)
+                (info.sha, path.choose(&names, endings)?)
             }
-            Err(error) => match self.kept(path, &asked) {
+            Err(error) => match self.kept(path, &asked, endings) {
                 Some(file) if is_unreachable(&error) => return Ok(vec![file]),
                 _ => return Err(self.refused(path, error)),
             },
@@ -131,7 +153,7 @@ impl Hub {
             .repo(asked)
             .create_ref(&commit)
             .map_err(|e| HubError::cache(&self.cache, e))?;
-        let download = Download { hub: self, path, repo: self.repo(path, &commit), api: &api };
+        let download = Download { hub: self, path, repo: self.repo(path, &commit), api: &api, endings };
         files.iter().map(|file| download.file(file, progress)).collect()
     }
 
@@ -148,10 +170,10 @@ impl Hub {
     }
 
     /// The one file a path names, from the cache, when the hub cannot be asked.
-    fn kept(&self, path: &HubPath, asked: &Repo) -> Option<TextFile> {
+    fn kept(&self, path: &HubPath, asked: &Repo, endings: &[&'static str]) -> Option<TextFile> {
         let Selection::Path(file) = &path.selection else { return None };
         let found = Cache::new(self.cache.clone()).repo(asked.clone()).get(file)?;
-        TextFile::new(found, path.shown(file))
+        TextFile::new(found, path.shown(file), endings)
     }
 
     fn refused(&self, path: &HubPath, error: ApiError) -> HubError {
@@ -173,6 +195,7 @@ struct Download<'a> {
     path: &'a HubPath,
     repo: Repo,
     api: &'a Api,
+    endings: &'static [&'static str],
 }
 
 impl Download<'_> {
@@ -183,7 +206,7 @@ impl Download<'_> {
             Some(found) => found,
             None => self.download(file, &cached, progress)?,
         };
-        TextFile::new(local, shown).ok_or_else(|| HubError::NoFile {
+        TextFile::new(local, shown, self.endings).ok_or_else(|| HubError::NoFile {
             repo: self.path.shown("").display().to_string(),
             asked: file.to_owned(),
             found: "a file of another kind".to_owned(),

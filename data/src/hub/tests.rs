@@ -216,7 +216,7 @@ fn names_are_read_and_wrong_ones_refused() {
 fn the_files_of_a_split_are_chosen_in_order() {
     let choose = |name: &str, files: &[&str]| {
         let all: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
-        name.parse::<HubPath>().unwrap().choose(&all).map_err(|error| error.to_string())
+        name.parse::<HubPath>().unwrap().choose(&all, &crate::sources::ENDINGS).map_err(|error| error.to_string())
     };
     let plain = [
         "README.md",

@@ -21,6 +21,7 @@ pub const BUILT_IN: [&str; 3] = ["chatml", "alpaca", "plain"];
 pub struct PromptStyle {
     writer: Writer,
     name: String,
+    foreign_source: Option<String>,
 }
 
 /// What writes.
@@ -53,7 +54,8 @@ impl PromptStyle {
     pub fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
         let source = fornax_base::files::read_text_limited(path, MAX_SOURCE as u64)?;
         let template = ChatTemplate::new(&source, tokenizer)?;
-        Ok(PromptStyle::new(template, format!("the chat template `{}`", path.display())))
+        let style = PromptStyle::new(template, format!("the chat template `{}`", path.display()));
+        Ok(PromptStyle { foreign_source: Some(source), ..style })
     }
 
     /// A template that is built in, by its name.
@@ -61,20 +63,40 @@ impl PromptStyle {
     /// # Errors
     /// For other names than those of [`BUILT_IN`].
     pub fn built_in(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
-        let said = format!("the built-in chat template `{name}`");
-        match name {
-            "chatml" => Ok(PromptStyle::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?, said)),
-            "alpaca" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Alpaca), name: said }),
-            "plain" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Plain), name: said }),
+        let form = match name {
+            "alpaca" => Some(Form::Alpaca),
+            "plain" => Some(Form::Plain),
+            "chatml" => None,
             _ => {
                 let known = BUILT_IN.join(", ");
-                Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")))
+                return Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")));
             }
+        };
+        let (writer, source) = match form {
+            Some(form) => (Writer::BuiltIn(form), form.source(tokenizer)?),
+            None => {
+                let template = Box::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?);
+                (Writer::Template(template, RenderOptions::default()), CHAT_TEMPLATE.to_owned())
+            }
+        };
+        let name = format!("the built-in chat template `{name}`");
+        Ok(PromptStyle { writer, name, foreign_source: Some(source) })
+    }
+
+    /// A file's template, or a built-in one where `name` is one of [`BUILT_IN`].
+    ///
+    /// # Errors
+    /// As [`PromptStyle::of_file`].
+    pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
+        match BUILT_IN.contains(&name) {
+            true => PromptStyle::built_in(name, tokenizer),
+            false => PromptStyle::of_file(Path::new(name), tokenizer),
         }
     }
 
     fn new(template: ChatTemplate, name: String) -> PromptStyle {
-        PromptStyle { writer: Writer::Template(Box::new(template), RenderOptions::default()), name }
+        let writer = Writer::Template(Box::new(template), RenderOptions::default());
+        PromptStyle { writer, name, foreign_source: None }
     }
 
     /// The same with variables (such as `enable_thinking`), documents, or the time, where a template writes.
@@ -86,16 +108,27 @@ impl PromptStyle {
         self
     }
 
-    /// The source of a built-in template as Jinja, for the folder of a tuned model: other programs then write prompts
-    /// as training did. None for templates that came with a model or in a file.
+    /// The text of a template that is not the model's own, for the folder of a tuned model: other programs then write
+    /// prompts as training did.
+    pub fn foreign_source(&self) -> Option<&str> {
+        self.foreign_source.as_deref()
+    }
+
+    /// The ids of one message of the user, with the header of the answer.
     ///
     /// # Errors
-    /// What the tokenizer says.
-    pub fn built_in_source(&self, tokenizer: &Tokenizer) -> Result<Option<String>, Problem> {
-        match &self.writer {
-            Writer::BuiltIn(form) => form.source(tokenizer).map(Some),
-            Writer::Template(..) => Ok(None),
-        }
+    /// When the template refuses it.
+    pub fn user_turn(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+        let conversation = Conversation { messages: vec![Message::new("user", text)], tools: None };
+        self.encode_prompt(&conversation, tokenizer).map_err(|problem| DataError::Option(problem.to_string()))
+    }
+
+    /// The token that ends an answer, where the template writes one.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let messages = vec![Message::new("user", "a"), Message::new("assistant", "b")];
+        let encoded = self.encode(&Conversation { messages, tools: None }, tokenizer).ok()?;
+        let last = encoded.message_of_token.iter().rposition(Option::is_some)?;
+        encoded.control[last].then(|| encoded.ids[last])
     }
 
     /// What is said about it.

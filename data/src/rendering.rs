@@ -7,6 +7,8 @@
 mod built_in;
 mod style;
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::style::{BUILT_IN, PromptStyle};
@@ -52,6 +54,16 @@ impl Mask {
             Format::Messages | Format::Sharegpt => Mask::Assistant,
             _ => Mask::Completion,
         }
+    }
+}
+
+impl FromStr for Mask {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mask, String> {
+        let known = Mask::ALL.map(Mask::name).join(", ");
+        let found = Mask::ALL.into_iter().find(|mask| mask.name() == text);
+        found.ok_or_else(|| format!("unknown mask `{text}`, known are {known}"))
     }
 }
 
@@ -182,7 +194,7 @@ impl<'a> Renderer<'a> {
     }
 
     fn style(&self) -> Result<&'a PromptStyle, Problem> {
-        self.style.ok_or_else(|| Problem::Template { reason: "there is none".to_owned() })
+        self.style.ok_or(Problem::NoTemplate)
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, Problem> {

@@ -379,9 +379,7 @@ impl Product for Tuned {
             None => {
                 self.tokenizer.save(fs, folder)?;
                 // What the model was trained with is what it is to be served with.
-                let foreign = self.style.as_ref().map(|style| style.foreign_source(&self.tokenizer)).transpose();
-                let foreign = foreign.map_err(|problem| fornax_data::DataError::Option(problem.to_string()))?;
-                if let Some(source) = foreign.flatten() {
+                if let Some(source) = self.style.as_ref().and_then(PromptStyle::foreign_source) {
                     write_atomic_bytes(fs, &folder.join(TEMPLATE_FILE), source.as_bytes())?;
                 }
                 Ok(save_model(fs, decoder, DType::F32, SHARD_BYTES, folder)?)

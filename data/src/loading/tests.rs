@@ -1,10 +1,11 @@
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fornax_base::exit::Exit;
 
 use super::*;
+use crate::testing::shared;
 
 /// What is made of rows in a test.
 #[derive(Debug, Clone, Copy)]
@@ -332,17 +333,6 @@ fn fields_may_have_other_names_and_formats_may_be_named() {
     let named = ReadOptions { format: Some(Format::Prompt), fields, ..ReadOptions::default() };
     let (read, made) = read(&path, Kind::Questions, &named).unwrap();
     assert_eq!((read.detected.sentence.as_str(), made), ("format prompt, as it was named", 1));
-}
-
-/// A folder of the shared data; none, said or fatal, where it is absent.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("FORNAX_REQUIRE_DATA").as_deref(), Ok("1"), "{name} is absent");
-    println!("{name} is absent: passed over");
-    None
 }
 
 /// Real files: what they are, how many rows, and which rows are refused and why.

@@ -169,6 +169,9 @@ pub enum Problem {
         /// What it said.
         reason: String,
     },
+    /// A conversation, and no way of writing it.
+    #[error("it is a conversation, and there is no chat template to write it")]
+    NoTemplate,
     /// An answer whose place in the rendering is not known.
     #[error(
         "the chat template leaves out the assistant's message {message}, or writes it where it cannot be found"
@@ -242,6 +245,9 @@ impl Problem {
             Problem::AnsweredPrompt => "let the prompt end with a user or tool message",
             Problem::Unsupported { .. } => "remove it, or pass over rows like it with `skip_bad_rows`",
             Problem::Tools { .. } => "a call is {\"name\": ..., \"arguments\": {...}}, tools are a list of such schemas",
+            Problem::NoTemplate => {
+                "name one: `template = \"chatml\"`, `\"alpaca\"`, `\"plain\"` or a file (`--template`)"
+            }
             Problem::Template { .. } | Problem::Unplaced { .. } => {
                 "change the row, or name another template: `template = \"chatml\"`, `\"alpaca\"`, `\"plain\"` or a file"
             }

@@ -45,7 +45,8 @@ fn a_damaged_cache_is_computed_again() {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path, bytes).unwrap();
     };
-    let faults: [(&str, &str, &dyn Fn(&Path)); 6] = [
+    type Fault<'a> = (&'static str, &'static str, &'a dyn Fn(&Path));
+    let faults: [Fault<'_>; 6] = [
         ("cut short", TENSORS, &cut),
         ("a bit", TENSORS, &flip),
         ("gone", TENSORS, &|path| fs::remove_file(path).unwrap()),

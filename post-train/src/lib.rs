@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accuracy;
 pub mod base;
 mod corpus;
 pub mod cpo;

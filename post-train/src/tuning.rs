@@ -13,7 +13,6 @@ use fornax_data::rendering::PromptStyle;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::Decoder;
 use fornax_model::adapter::{AdapterConfig, Init, Targets};
-use fornax_model::packed::{Codes, Packing};
 use fornax_model::weights::peft::{self, AdapterFolder};
 use fornax_model::weights::{
     LoadOptions, TensorFile, load, load_packed, read_config, restore_trainable, save as save_model,
@@ -33,7 +32,7 @@ use crate::grpo::{Grpo, GrpoParts};
 use crate::kto::KtoObjective;
 use crate::order::Cut;
 use crate::preference::{PairLoss, PairObjective, Start};
-use crate::recipe::{AdapterRecipe, BaseRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe};
+use crate::recipe::{AdapterRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe};
 use crate::reference;
 use crate::reward::RewardObjective;
 use crate::rewards::Rewards;
@@ -156,7 +155,7 @@ impl Base {
             None => PromptStyle::of_folder(&folder, &tokenizer)?,
         };
         let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-        let loaded = match packing(&recipe.model)? {
+        let loaded = match recipe.model.packing().map_err(TuneError::from)? {
             Some(packing) => load_packed(&folder, options, packing, device)?,
             None => load(&folder, options, device)?,
         };
@@ -164,16 +163,6 @@ impl Base {
         end_turns(&mut decoder, &tokenizer, style.as_ref());
         Ok(Self { folder, decoder, tokenizer, style, warnings: loaded.warnings })
     }
-}
-
-/// How the base is packed.
-fn packing(model: &BaseRecipe) -> Result<Option<Packing>, TuneError> {
-    let Some(word) = &model.packed else { return Ok(None) };
-    let codes: Codes = word.parse()?;
-    Ok(Some(match model.block {
-        Some(block) => Packing::new(codes, block)?,
-        None => Packing::usual(codes),
-    }))
 }
 
 /// A model that learns to end its turns with a token stops there when it generates, too.

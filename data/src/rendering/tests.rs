@@ -111,9 +111,9 @@ fn built_in_templates_equal_their_jinja() {
             for name in ["plain", "alpaca"] {
                 let style = PromptStyle::built_in(name, &tokenizer).unwrap();
                 let file = folder.path().join("chat_template.jinja");
-                std::fs::write(&file, style.built_in_source(&tokenizer).unwrap().unwrap()).unwrap();
+                std::fs::write(&file, style.foreign_source(&tokenizer).unwrap().unwrap()).unwrap();
                 let jinja = PromptStyle::of_file(&file, &tokenizer).unwrap();
-                assert_eq!(jinja.built_in_source(&tokenizer), Ok(None));
+                assert_eq!(jinja.foreign_source(&tokenizer), style.foreign_source(&tokenizer));
                 let tokens = |style| Renderer::new(&tokenizer, Some(style)).lesson(&row, Mask::Assistant).unwrap();
                 assert_eq!(tokens(&style), tokens(&jinja), "{name}");
                 assert_eq!(tokens(&style).ids[0] == 1, tokenizer.encode("", true).unwrap() == [1]);

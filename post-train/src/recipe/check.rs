@@ -5,11 +5,13 @@ use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
 
 use super::data::CORPUS;
 use super::{AdapterRecipe, FinetuneRecipe, ObjectiveKind, TargetsRecipe};
+use crate::error::TuneError;
 
 use RecipeCheckError::{Both, Missing, NoEffect};
 
 pub(super) fn check(recipe: &FinetuneRecipe) -> Result<(), TrainError> {
     check_model(recipe)?;
+    recipe.model.packing().map_err(TuneError::from)?;
     if let Some(adapter) = &recipe.adapter {
         check_adapter(adapter)?;
     }

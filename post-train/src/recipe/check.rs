@@ -102,9 +102,10 @@ fn check_objective(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
         Orpo => recipe.orpo.clone().unwrap_or_default().check(),
         Cpo => recipe.cpo.clone().unwrap_or_default().check(),
         Kto => recipe.kto.clone().unwrap_or_default().check(recipe.train.micro_batch()),
-        Reward if recipe.adapter.is_some() => Err(NoEffect {
-            key: "adapter",
-            because: "a reward model has a new head, which learns with the whole model alone",
+        Reward if recipe.adapter.is_some() => Err(Both {
+            one: "adapter",
+            other: "objective = \"reward\"",
+            because: "a reward model is trained whole",
         }),
         Reward => recipe.reward.clone().unwrap_or_default().check(),
         Grpo => match &recipe.grpo {

@@ -142,6 +142,13 @@ impl Decoder {
         self.embedding.table_vc.device()
     }
 
+    /// Adds a token to those that end a text, in the configuration that is saved with the model.
+    pub fn add_eos_id(&mut self, id: u32) {
+        if !self.config.eos_ids.contains(&id) {
+            self.config.eos_ids.push(id);
+        }
+    }
+
     /// Dtype of the matrix products.
     pub fn compute(&self) -> DType {
         self.compute

@@ -7,9 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base;
+mod corpus;
 pub mod cpo;
 pub mod distill;
 pub mod dpo;
+pub mod error;
 pub mod grpo;
 pub mod kto;
 pub mod logps;
@@ -23,3 +26,5 @@ pub mod reference;
 pub mod reward;
 pub mod rewards;
 pub mod rollout;
+pub mod sft;
+pub mod tuning;

@@ -4,6 +4,7 @@
 //! tensor stands in one error. Nothing here executes what it reads; pickles are refused.
 
 mod container;
+pub mod mlx;
 pub mod peft;
 mod read;
 mod write;

@@ -15,7 +15,9 @@ use fornax_train::TrainError;
 use fornax_train::recipe::{CheckpointRecipe, LogRecipe, ScheduleKind, ScheduleRecipe, Settings};
 
 use crate::cpo::CpoRecipe;
+use crate::distill::DistillRecipe;
 use crate::dpo::DpoRecipe;
+use crate::grpo::GrpoRecipe;
 use crate::kto::KtoRecipe;
 use crate::orpo::OrpoRecipe;
 use crate::reward::RewardRecipe;
@@ -63,6 +65,12 @@ pub struct FinetuneRecipe {
     /// The loss of a reward model, for objective `reward`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reward: Option<RewardRecipe>,
+    /// Sampling, rewards and loss, for objective `grpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpo: Option<GrpoRecipe>,
+    /// Teacher and divergence, for objective `distill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillRecipe>,
     /// The learning rate over the run; default linear to 0 without warm-up.
     #[serde(default = "linear_to_zero")]
     pub schedule: ScheduleRecipe,
@@ -93,6 +101,10 @@ pub enum ObjectiveKind {
     Kto,
     /// A reward model of pairs.
     Reward,
+    /// Rewards of sampled completions.
+    Grpo,
+    /// The predictions of another model.
+    Distill,
 }
 
 impl ObjectiveKind {
@@ -105,6 +117,8 @@ impl ObjectiveKind {
             ObjectiveKind::Cpo => "cpo",
             ObjectiveKind::Kto => "kto",
             ObjectiveKind::Reward => "reward",
+            ObjectiveKind::Grpo => "grpo",
+            ObjectiveKind::Distill => "distill",
         }
     }
 }
@@ -121,7 +135,8 @@ impl FinetuneRecipe {
         full.optimizer.beta2.get_or_insert(sections::BETA2);
         full.train.micro_batch.get_or_insert(self.train.batch);
         match full.objective {
-            ObjectiveKind::Sft => {}
+            // `grpo` and `distill` have keys without a default: `check` has seen their sections.
+            ObjectiveKind::Sft | ObjectiveKind::Grpo | ObjectiveKind::Distill => {}
             ObjectiveKind::Dpo => drop(full.dpo.get_or_insert_default()),
             ObjectiveKind::Orpo => drop(full.orpo.get_or_insert_default()),
             ObjectiveKind::Cpo => drop(full.cpo.get_or_insert_default()),
@@ -138,7 +153,12 @@ impl FinetuneRecipe {
     fn default_lr(&self) -> f64 {
         let whole = match self.objective {
             ObjectiveKind::Sft => 2e-5,
-            ObjectiveKind::Dpo | ObjectiveKind::Orpo | ObjectiveKind::Cpo | ObjectiveKind::Kto => 1e-6,
+            ObjectiveKind::Dpo
+            | ObjectiveKind::Orpo
+            | ObjectiveKind::Cpo
+            | ObjectiveKind::Kto
+            | ObjectiveKind::Grpo
+            | ObjectiveKind::Distill => 1e-6,
             ObjectiveKind::Reward => 1e-4,
         };
         if self.adapter.is_some() { 10.0 * whole } else { whole }

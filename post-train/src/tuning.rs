@@ -275,7 +275,13 @@ fn objective(recipe: &FinetuneRecipe, start: &Start<'_>, rows: &mut Rows<'_>) ->
             let (train, held_out) = rows.examples()?;
             let folder = base::folder(&distill.teacher, rows.progress)?;
             let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-            let teacher = load(&folder, options, &start.decoder.device())?.decoder;
+            let device = start.decoder.device();
+            let loaded = match distill.packing().map_err(TuneError::from)? {
+                Some(packing) => load_packed(&folder, options, packing, &device)?,
+                None => load(&folder, options, &device)?,
+            };
+            let mut teacher = loaded.decoder;
+            teacher.set_compute(compute(recipe.train.precision));
             let its_tokenizer = Tokenizer::load(&folder)?;
             let n = train.len();
             let parts = DistillParts {

@@ -13,7 +13,7 @@ use fornax_base::files::RealFs;
 use fornax_model::adapter::{AdapterConfig, AdapterId, Targets, plan};
 use fornax_model::ops::{AdamWStep, adamw_step};
 use fornax_model::weights::peft::{AdapterFolder, WEIGHTS_FILE, read_config, save, to_json};
-use fornax_model::weights::{LoadOptions, TensorFile, load};
+use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed};
 use fornax_model::{Decoder, Layout, token_tensor};
 
 use recorded::{Case, cases, fixtures, floats, ids, largest_difference, values};
@@ -29,7 +29,11 @@ fn adapted(case: &Case) -> (Decoder, AdapterId) {
 
 fn base(case: &Case) -> Decoder {
     let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-    load(&case.base, options, &Device::flex()).unwrap().decoder
+    let loaded = match case.packing {
+        None => load(&case.base, options, &Device::flex()),
+        Some(packing) => load_packed(&case.base, options, packing, &Device::flex()),
+    };
+    loaded.unwrap().decoder
 }
 
 fn logits(decoder: &Decoder, tokens: &[u32], rows: usize) -> Vec<f32> {

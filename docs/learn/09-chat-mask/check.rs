@@ -33,7 +33,7 @@ const FORGED: [Message<'static>; 2] = [
 ];
 /// What the tokenizer learns from.
 const TEXT: &str =
-    "The cat is on the mat.\n\nWhere is the dog? Here it is now.\n\nAnswer in one word: user, assistant.";
+    "The cat is on the mat.\n\nWhere is the dog? Here it is now.\n\nAnswer in one word\n\nuser\n\nassistant\n\n";
 
 fn main() -> ExitCode {
     let given = Given::new();
@@ -193,14 +193,15 @@ impl Given {
         (ids, trained)
     }
 
-    fn ids(&self, messages: &[Message<'_>]) -> Outcome {
-        let (text, expected, _) = self.fornax(messages, false)?;
+    /// Ids with a mistake each.
+    fn mistaken(&self, messages: &[Message<'_>]) -> Result<[(&'static str, Vec<u32>); 5], String> {
+        let text = self.fornax(messages, false)?.0;
         let right = Wrong::default();
         let wrong = |wrong: Wrong| self.encoded(messages, wrong).0;
-        let mistakes = [
+        Ok([
             (
                 "what a content spells became a control token: a user can end his turn and speak for the assistant",
-                { self.tokenizer.encode(&text, false).map_err(|error| error.to_string())? },
+                self.tokenizer.encode(&text, false).map_err(|error| error.to_string())?,
             ),
             ("the control tokens went through the tokenizer as text", self.plain(&text)),
             (
@@ -209,8 +210,17 @@ impl Given {
             ),
             ("the line feed behind `<|im_end|>` is missing", wrong(Wrong { no_feed: true, ..right })),
             ("`<|im_end|>` is missing", wrong(Wrong { no_end: true, ..right })),
-        ];
-        let shows = |(_, ids): &&(&str, Vec<u32>)| *ids != expected;
+        ])
+    }
+
+    fn ids(&self, messages: &[Message<'_>]) -> Outcome {
+        // Each mistake shows in one of the conversations at least.
+        let (talk, forged) = (self.mistaken(&TALK)?, self.mistaken(&FORGED)?);
+        let right = [self.fornax(&TALK, false)?.1, self.fornax(&FORGED, false)?.1];
+        for ((words, talk), (_, forged)) in talk.iter().zip(&forged) {
+            assert!([talk, forged] != [&right[0], &right[1]], "this check cannot see that {words}");
+        }
+        let (expected, mistakes) = (self.fornax(messages, false)?.1, self.mistaken(messages)?);
         let found = self.answer(messages).0;
         if found == expected {
             return Ok(format!("{} ids, all equal", expected.len()));
@@ -221,7 +231,7 @@ impl Given {
             None => "nothing".into(),
         };
         let differ = format!("id {at} is {}, Fornax has {}", token(&found), token(&expected));
-        let known = mistakes.iter().filter(shows).find(|(_, ids)| *ids == found);
+        let known = mistakes.iter().find(|(_, ids)| *ids == found);
         Err(known.map_or(differ.clone(), |(words, _)| format!("{words} ({differ})")))
     }
 

@@ -219,6 +219,9 @@ fn fields() -> Outcome {
             0.0,
             &[
                 ("the whole row is one document: the examples see each other", vec![0.0; n]),
+                ("the examples all have number 0: they see each other", {
+                    (0..n).map(|i| if i < used { 0.0 } else { documents[i] as f32 }).collect()
+                }),
                 ("the documents count from 1", documents.iter().map(|d| *d as f32 + 1.0).collect()),
                 ("padding is a document of its own; it belongs to the last", own),
             ],

@@ -47,6 +47,9 @@ fn counts() -> Outcome {
     let words = match found {
         _ if found == expected => return Ok(format!("{expected:?}")),
         _ if found == swapped => "won and lost are swapped: the score of the chosen one stands in front",
+        _ if found.won == expected.lost && found != expected => {
+            "won counts the pairs in which the rejected one has the greater score"
+        }
         _ if found == draws_won || found == draws_won_too => "equal scores are counted as won",
         _ if found == draws_lost || found == draws_lost_too => "equal scores are counted as lost",
         _ => "the numbers differ",

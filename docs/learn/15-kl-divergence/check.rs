@@ -46,7 +46,9 @@ fn log_softmax() -> Outcome {
     let x = logits("teacher");
     let expected = log_of(&x);
     let by_two = expected.iter().map(|x| x / std::f32::consts::LN_2).collect();
-    let mistakes: [Mistake<'_>; 3] = [
+    let greatest = x.iter().copied().fold(f32::MIN, f32::max);
+    let mistakes: [Mistake<'_>; 4] = [
+        ("the greatest logit is subtracted inside of exp alone", expected.iter().map(|x| x + greatest).collect()),
         ("these are probabilities; their logarithms are wanted", softmax(&x)),
         ("these are the logits themselves", x.clone()),
         ("the logarithms are of base 2; nats are wanted", by_two),
@@ -68,8 +70,9 @@ fn divergence() -> Outcome {
     let expected = vec![fornax(false).0, fornax(true).0];
     let both = |term: fn(f32, f32) -> f32| vec![of(&p, &q, term), of(&q, &p, term)];
     let entropies: Vec<f32> = [&p, &q].iter().map(|p| of(p, p, |p, _| -p.exp() * p)).collect();
-    let mistakes: [Mistake<'_>; 6] = [
+    let mistakes: [Mistake<'_>; 7] = [
         ("the directions are swapped: the average runs over the one in front", vec![expected[1], expected[0]]),
+        ("the average runs over the second distribution", both(|p, q| q.exp() * (p - q))),
         ("the sign is wrong: a divergence is never below 0", both(|p, q| p.exp() * (q - p))),
         ("the average over p is missing: every token weighs the same", both(|p, q| p - q)),
         ("this is the cross-entropy, greater by the entropy of p", both(|p, q| -p.exp() * q)),

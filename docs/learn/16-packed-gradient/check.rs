@@ -154,7 +154,7 @@ fn code(bits: u32) -> f32 {
 fn dequantized() -> Outcome {
     let expected = fornax_weight();
     let same: fn(usize) -> usize = |k| k;
-    let mistakes: [Mistake<'_>; 5] = [
+    let mistakes: [Mistake<'_>; 6] = [
         (
             "the sign is lost: 8 to 15 stand for -8 to -1",
             read(|bits, at, scales| bits as f32 * scales[at / BLOCK], same),
@@ -172,6 +172,9 @@ fn dequantized() -> Outcome {
             "one scale a row is read; there is one a block",
             read(|bits, at, scales| code(bits) * scales[at / INPUTS * (INPUTS / BLOCK)], same),
         ),
+        ("the scales are counted by rows; there is one a block", {
+            read(|bits, at, scales| code(bits) * scales[at / INPUTS], same)
+        }),
     ];
     compare(&answer::dequantize(&fornax()), &expected, TOLERANCE, &mistakes)
 }

@@ -13,7 +13,7 @@ use fornax_base::files::RealFs;
 use fornax_model::adapter::{AdapterConfig, AdapterId, Targets, plan};
 use fornax_model::ops::{AdamWStep, adamw_step};
 use fornax_model::weights::peft::{AdapterFolder, WEIGHTS_FILE, read_config, save, to_json};
-use fornax_model::weights::{LoadOptions, TensorFile, load};
+use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed};
 use fornax_model::{Decoder, Layout, token_tensor};
 
 use recorded::{Case, cases, fixtures, floats, ids, largest_difference, values};
@@ -27,9 +27,17 @@ fn adapted(case: &Case) -> (Decoder, AdapterId) {
     (decoder, id)
 }
 
+const EXACT: LoadOptions = LoadOptions { dtype: Some(DType::F32), strict: true };
+
 fn base(case: &Case) -> Decoder {
-    let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-    load(&case.base, options, &Device::flex()).unwrap().decoder
+    match case.packing {
+        Some(packing) => load_packed(&case.base, EXACT, packing, &Device::flex()).unwrap().decoder,
+        None => dense(case),
+    }
+}
+
+fn dense(case: &Case) -> Decoder {
+    load(&case.base, EXACT, &Device::flex()).unwrap().decoder
 }
 
 fn logits(decoder: &Decoder, tokens: &[u32], rows: usize) -> Vec<f32> {
@@ -152,6 +160,20 @@ fn step_equals(case: &Case, mut decoder: Decoder, mut gradients: BTreeMap<String
     }
 }
 
+/// What was recorded over dense weights holds for packed ones only if packing lost nothing.
+#[test]
+fn packing_keeps_the_recorded_bases_exactly() {
+    for case in cases().iter().filter(|case| case.packing.is_some()) {
+        let (packed, plain) = (base(case), dense(case));
+        assert_eq!((packed.packed().len(), plain.packed().len()), (7 * packed.config().n_layers, 0));
+        let read = packed.in_dtype(DType::F32).parameters();
+        for ((name, _, read), (_, _, stored)) in read.into_iter().zip(plain.parameters()) {
+            let off = largest_difference(&values(read), &values(stored));
+            assert!(off == 0.0, "{}: {name} is off by {off}", case.name);
+        }
+    }
+}
+
 #[test]
 fn rows_with_different_adapters_equal_peft() {
     let folder = fixtures().join("mixed");
@@ -224,7 +246,8 @@ fn an_adapter_is_written_as_peft_writes_it() {
         let written = recorded::json(&folder.path().join("adapter_config.json"));
         for (key, value) in written.as_object().unwrap() {
             // PEFT lists whole paths where it expanded `all-linear` itself; both mean the same modules.
-            let expanded = key == "target_modules" && ["all-linear", "exclude", "qwen2"].contains(&&*case.name);
+            let all_linear = ["all-linear", "exclude", "qwen2"].contains(&&*case.name) || case.packing.is_some();
+            let expanded = key == "target_modules" && all_linear;
             assert!(expanded || value == &original[key], "{}: `{key}` {value}", case.name);
         }
         let [ours, theirs] =

@@ -181,6 +181,12 @@ impl ChatTemplate {
         ChatTemplate::from_sources(Sources::single(source, tokenizer), tokenizer)
     }
 
+    /// The same templates with a special token by this name, such as `bos_token`, where the tokenizer states none.
+    pub fn with_special_token(mut self, name: &str, token: &str) -> ChatTemplate {
+        self.special.insert(name.to_owned(), token.to_owned());
+        self
+    }
+
     fn from_sources(sources: Sources, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let mut environment = environment::environment();
         let mut names = Vec::new();

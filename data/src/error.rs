@@ -84,7 +84,7 @@ pub enum DataError {
     #[error(transparent)]
     Row(#[from] crate::records::RowError),
     /// No row of a file can be used.
-    #[error("nothing is left of {files}: {read} rows read, {skipped} passed over, {dropped} too long")]
+    #[error("nothing is left of {files}: {read} rows read, {skipped} passed over, {dropped} too long{}", foremost(why.as_deref()))]
     NothingLeft {
         /// The files as given.
         files: String,
@@ -94,6 +94,8 @@ pub enum DataError {
         skipped: u64,
         /// Rows that were left out because of their length.
         dropped: u64,
+        /// What was wrong with the foremost row that was passed over.
+        why: Option<String>,
     },
     /// Batches of no rows.
     #[error("{found} rows in batches of {rows} make no batch, at least 1 of both is needed")]
@@ -153,9 +155,6 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
-    /// A chat template, or a conversation rendered with it.
-    #[error(transparent)]
-    Template(#[from] crate::chat_template::TemplateError),
     /// Files of the hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
@@ -207,6 +206,10 @@ pub enum DataError {
     /// The thread that makes batches ended.
     #[error("the thread that prepares batches stopped: {0}")]
     Prefetch(String),
+}
+
+fn foremost(why: Option<&str>) -> String {
+    why.map(|why| format!("; the foremost: {why}")).unwrap_or_default()
 }
 
 impl DataError {

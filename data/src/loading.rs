@@ -230,13 +230,12 @@ fn load<T: Countable>(
         Ok(())
     })?;
     if rows.is_empty() {
-        let files: Vec<String> =
-            records.files().iter().map(|file| format!("`{}`", file.shown.display())).collect();
         return Err(DataError::NothingLeft {
-            files: files.join(", "),
+            files: shown(records),
             read: read.read,
             skipped: read.skipped,
             dropped: truncated.dropped,
+            why: read.skipped_because.first().cloned(),
         });
     }
     let sequences = || rows.iter().flat_map(|row: &T| row.sequences());
@@ -255,6 +254,12 @@ fn load<T: Countable>(
         bytes: tokens * 5,
     };
     Ok(Loaded { rows, keys, report })
+}
+
+/// The files as messages name them.
+fn shown(records: &Records) -> String {
+    let names: Vec<String> = records.files().iter().map(|file| format!("`{}`", file.shown.display())).collect();
+    names.join(", ")
 }
 
 /// What came of reading.
@@ -294,9 +299,8 @@ pub(crate) fn read_rows(
     match detected {
         Some(detected) => Ok(Read { detected, read, skipped, skipped_because }),
         None => {
-            let files: Vec<String> =
-                records.files().iter().map(|file| format!("`{}`", file.shown.display())).collect();
-            Err(DataError::NothingLeft { files: files.join(", "), read, skipped, dropped: 0 })
+            let why = skipped_because.first().cloned();
+            Err(DataError::NothingLeft { files: shown(records), read, skipped, dropped: 0, why })
         }
     }
 }

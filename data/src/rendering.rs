@@ -4,6 +4,7 @@
 //! ids. Strings are encoded as they stand, with what the tokenizer puts in front of a text; the end-of-text token behind
 //! them is there by its place, not found by its id.
 
+mod built_in;
 mod style;
 
 use serde::{Deserialize, Serialize};

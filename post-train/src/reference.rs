@@ -16,6 +16,7 @@ use fornax_base::files::{
 use fornax_data::examples::Example;
 use fornax_model::Decoder;
 use fornax_model::weights::{TensorFile, write_tensors};
+use fornax_train::TrainError;
 use serde::{Deserialize, Serialize};
 
 use crate::dpo::Logps;
@@ -73,6 +74,12 @@ impl ReferenceError {
                 folder.display()
             )),
         }
+    }
+}
+
+impl From<ReferenceError> for TrainError {
+    fn from(error: ReferenceError) -> Self {
+        TrainError::Objective { exit: error.exit(), hint: error.hint(), inner: Box::new(error) }
     }
 }
 
@@ -198,14 +205,17 @@ fn write(fs: &dyn FileSystem, folder: &Path, key: &str, logps: &ReferenceLogps) 
 
 /// A model that does not learn.
 pub enum Reference {
+    /// The policy without its adapters: no second copy.
+    WithoutAdapters,
     /// A copy, off the autodiff device.
     Copy(Box<Decoder>),
 }
 
 impl Reference {
     /// The model, where `policy` is the one in training. Handles only: nothing is copied.
-    pub(crate) fn model(&self, _policy: &Decoder) -> Decoder {
+    pub(crate) fn model(&self, policy: &Decoder) -> Decoder {
         match self {
+            Reference::WithoutAdapters => policy.without_adapters(),
             Reference::Copy(decoder) => (**decoder).clone(),
         }
     }

@@ -71,6 +71,6 @@ fn pretrain(quickstart: &Quickstart, folder: &Path) -> Result<Exit, Failure> {
     })?;
     match outcome.ending {
         None => Ok(Exit::Done),
-        Some(_) => Ok(super::train::conclude(folder, &outcome)),
+        Some(_) => Ok(super::train::concluded(folder, &outcome)),
     }
 }

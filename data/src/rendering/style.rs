@@ -4,6 +4,7 @@ use std::path::Path;
 
 use minijinja::Value;
 
+use super::built_in::Form;
 use super::of_template;
 use crate::chat::{Conversation, Message};
 use crate::chat_template::{ChatTemplate, EncodedChat, MAX_SOURCE, RenderOptions, TemplateError};
@@ -15,40 +16,22 @@ use crate::tokenizer::{CHAT_TEMPLATE, Tokenizer};
 /// Names of the templates that are built in.
 pub const BUILT_IN: [&str; 3] = ["chatml", "alpaca", "plain"];
 
-/// Stanford Alpaca's prompt with and without an input; answers end with the end-of-text token.
-const ALPACA: &str = "\
-{{ bos_token or '' }}\
-{% for message in messages %}\
-{% if message.role == 'assistant' %}{{ message.content + eos_token }}\
-{% else %}\
-{% if loop.previtem and loop.previtem.role == 'assistant' %}{{ '\\n\\n' }}{% endif %}\
-{% if message.role == 'system' %}{{ message.content + '\\n\\n' }}\
-{% else %}\
-{% if loop.first and message.input %}{{ 'Below is an instruction that describes a task, paired with an input that \
-provides further context. Write a response that appropriately completes the request.\\n\\n' }}\
-{% elif loop.first %}{{ 'Below is an instruction that describes a task. Write a response that appropriately completes \
-the request.\\n\\n' }}{% endif %}\
-{{ '### Instruction:\\n' + message.content + '\\n\\n' }}\
-{% if message.input %}{{ '### Input:\\n' + message.input + '\\n\\n' }}{% endif %}\
-{{ '### Response:\\n' }}\
-{% endif %}{% endif %}{% endfor %}";
-
-/// Each message on its own line; answers end with the end-of-text token.
-const PLAIN: &str = "\
-{{ bos_token or '' }}\
-{% for message in messages %}\
-{% if message.role == 'assistant' %}{{ message.content + eos_token }}{% else %}{{ message.content + '\\n' }}{% endif %}\
-{% endfor %}";
-
 /// A way of writing conversations.
 #[derive(Debug)]
 pub struct PromptStyle {
-    template: ChatTemplate,
-    /// Variables, documents and the time that the template is given.
-    options: RenderOptions,
+    writer: Writer,
     name: String,
-    /// Whether instruction and input of an Alpaca row stand under headings of their own.
-    has_input: bool,
+    /// The text of a template that did not come with the model.
+    foreign: Option<String>,
+}
+
+/// What writes.
+#[derive(Debug)]
+enum Writer {
+    /// A template, with the variables, documents and time that it is given.
+    Template(Box<ChatTemplate>, RenderOptions),
+    /// Code of this crate.
+    BuiltIn(Form),
 }
 
 impl PromptStyle {
@@ -72,7 +55,8 @@ impl PromptStyle {
     pub fn of_file(path: &Path, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
         let source = fornax_base::files::read_text_limited(path, MAX_SOURCE as u64)?;
         let template = ChatTemplate::new(&source, tokenizer)?;
-        Ok(PromptStyle::new(template, format!("the chat template `{}`", path.display())))
+        let style = PromptStyle::new(template, format!("the chat template `{}`", path.display()));
+        Ok(PromptStyle { foreign: Some(source), ..style })
     }
 
     /// A template that is built in, by its name.
@@ -80,29 +64,73 @@ impl PromptStyle {
     /// # Errors
     /// For other names than those of [`BUILT_IN`].
     pub fn built_in(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
-        let source = match name {
-            "chatml" => CHAT_TEMPLATE,
-            "alpaca" => ALPACA,
-            "plain" => PLAIN,
+        let said = format!("the built-in chat template `{name}`");
+        match name {
+            "chatml" => {
+                let style = PromptStyle::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?, said);
+                Ok(PromptStyle { foreign: Some(CHAT_TEMPLATE.to_owned()), ..style })
+            }
+            "alpaca" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Alpaca), name: said, foreign: None }),
+            "plain" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Plain), name: said, foreign: None }),
             _ => {
                 let known = BUILT_IN.join(", ");
-                return Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")));
+                Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")))
             }
-        };
-        let template = ChatTemplate::new(source, tokenizer)?;
-        let style = PromptStyle::new(template, format!("the built-in chat template `{name}`"));
-        Ok(PromptStyle { has_input: name == "alpaca", ..style })
+        }
     }
 
     fn new(template: ChatTemplate, name: String) -> PromptStyle {
-        PromptStyle { template, options: RenderOptions::default(), name, has_input: false }
+        let writer = Writer::Template(Box::new(template), RenderOptions::default());
+        PromptStyle { writer, name, foreign: None }
     }
 
-    /// The same with variables (such as `enable_thinking`), documents, or the time.
+    /// A file's template, or a built-in one where `name` is one of [`BUILT_IN`].
+    ///
+    /// # Errors
+    /// As [`PromptStyle::of_file`].
+    pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
+        match BUILT_IN.contains(&name) {
+            true => PromptStyle::built_in(name, tokenizer),
+            false => PromptStyle::of_file(Path::new(name), tokenizer),
+        }
+    }
+
+    /// The ids of one message of the user, with the header of the answer.
+    ///
+    /// # Errors
+    /// When the template refuses it.
+    pub fn user_turn(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+        let conversation = Conversation { messages: vec![Message::new("user", text)], tools: None };
+        self.encode_prompt(&conversation, tokenizer).map_err(|problem| DataError::Option(problem.to_string()))
+    }
+
+    /// The token that ends an answer, where the template writes one.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let messages = vec![Message::new("user", "a"), Message::new("assistant", "b")];
+        let encoded = self.encode(&Conversation { messages, tools: None }, tokenizer).ok()?;
+        let last = encoded.message_of_token.iter().rposition(Option::is_some)?;
+        encoded.control[last].then(|| encoded.ids[last])
+    }
+
+    /// The same with variables (such as `enable_thinking`), documents, or the time, where a template writes.
     #[must_use]
     pub fn with(mut self, options: RenderOptions) -> PromptStyle {
-        self.options = options;
+        if let Writer::Template(_, given) = &mut self.writer {
+            *given = options;
+        }
         self
+    }
+
+    /// The Jinja source of a template that did not come with the model, for the folder of a tuned model: other programs
+    /// then write prompts as training did.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn foreign_source(&self, tokenizer: &Tokenizer) -> Result<Option<String>, Problem> {
+        match &self.writer {
+            Writer::BuiltIn(form) => form.source(tokenizer).map(Some),
+            Writer::Template(..) => Ok(self.foreign.clone()),
+        }
     }
 
     /// What is said about it.
@@ -113,7 +141,7 @@ impl PromptStyle {
     /// What the template is given: instruction and input apart where it prints them so.
     pub(super) fn conversation(&self, dialogue: &Dialogue) -> Conversation {
         let mut conversation = dialogue.conversation();
-        if self.has_input {
+        if matches!(self.writer, Writer::BuiltIn(Form::Alpaca)) {
             for (message, turn) in conversation.messages.iter_mut().zip(&dialogue.turns) {
                 *message = parted(turn).unwrap_or_else(|| message.clone());
             }
@@ -127,12 +155,16 @@ impl PromptStyle {
         conversation: &Conversation,
         tokenizer: &Tokenizer,
     ) -> Result<EncodedChat, Problem> {
-        let rendered = self.template.render(conversation, &self.options).map_err(|error| of_template(&error))?;
+        let (template, options) = match &self.writer {
+            Writer::BuiltIn(form) => return form.encode(conversation, tokenizer),
+            Writer::Template(template, options) => (template, options),
+        };
+        let rendered = template.render(conversation, options).map_err(|error| of_template(&error))?;
         // Leaving them out in silence would train less than the row says.
         if let Some(message) = rendered.unplaced().first() {
             return Err(Problem::Unplaced { message: message + 1 });
         }
-        self.template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))
+        template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))
     }
 
     /// A conversation to be answered, with the header of the answer.
@@ -141,9 +173,13 @@ impl PromptStyle {
         conversation: &Conversation,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Problem> {
-        let options = RenderOptions { add_generation_prompt: true, ..self.options.clone() };
-        let rendered = self.template.render_prompt(conversation, &options).map_err(|error| of_template(&error))?;
-        Ok(self.template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))?.ids)
+        let (template, options) = match &self.writer {
+            Writer::BuiltIn(form) => return Ok(form.encode(conversation, tokenizer)?.ids),
+            Writer::Template(template, options) => (template, options),
+        };
+        let options = RenderOptions { add_generation_prompt: true, ..options.clone() };
+        let rendered = template.render_prompt(conversation, &options).map_err(|error| of_template(&error))?;
+        Ok(template.encode(&rendered, tokenizer).map_err(|error| of_template(&error))?.ids)
     }
 }
 

@@ -94,6 +94,48 @@ fn built_in_templates_write_what_they_say() {
     assert!(tokenizer.decode(&ids, false).unwrap().ends_with("add\n\n### Response:\n"));
 }
 
+/// Programs that read the exported template see the ids of training.
+#[test]
+fn built_in_templates_equal_their_jinja() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = r#""bos_token": "<|im_start|>", "eos_token": "<|endoftext|>""#;
+    let opened = configured(&format!("{{{names}, \"add_bos_token\": true}}"));
+    for tokenizer in [configured(&format!("{{{names}}}")), opened] {
+        let turns =
+            lesson(Format::Messages, &TURNS.replace("[\n", "[{\"role\": \"system\", \"content\": \"Be\"},\n"));
+        for row in [
+            lesson(Format::Messages, TURNS),
+            turns,
+            lesson(Format::Alpaca, r#"{"instruction": "a", "output": "b"}"#),
+        ] {
+            for name in ["plain", "alpaca"] {
+                let style = PromptStyle::built_in(name, &tokenizer).unwrap();
+                let file = folder.path().join("chat_template.jinja");
+                std::fs::write(&file, style.foreign_source(&tokenizer).unwrap().unwrap()).unwrap();
+                let jinja = PromptStyle::of_file(&file, &tokenizer).unwrap();
+                assert_eq!(jinja.foreign_source(&tokenizer), style.foreign_source(&tokenizer));
+                let tokens = |style| Renderer::new(&tokenizer, Some(style)).lesson(&row, Mask::Assistant).unwrap();
+                assert_eq!(tokens(&style), tokens(&jinja), "{name}");
+                assert_eq!(tokens(&style).ids[0] == 1, tokenizer.encode("", true).unwrap() == [1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn text_of_a_row_is_no_control_token_and_tools_are_refused_without_a_template() {
+    let tokenizer = tokenizer();
+    let style = PromptStyle::built_in("plain", &tokenizer).unwrap();
+    let renderer = Renderer::new(&tokenizer, Some(&style));
+    let row = lesson(Format::Alpaca, r#"{"instruction": "<|endoftext|>", "output": "<|im_end|>"}"#);
+    let ids = renderer.lesson(&row, Mask::Completion).unwrap().ids;
+    assert_eq!(ids.iter().filter(|id| tokenizer.is_special(**id)).count(), 1);
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "<|endoftext|>\n<|im_end|><|endoftext|>");
+    let call = r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\"}"}]}"#;
+    let error = renderer.lesson(&lesson(Format::Sharegpt, call), Mask::Assistant).unwrap_err().to_string();
+    assert_eq!(error, "a call of a tool in the template `plain` is not supported");
+}
+
 fn turns_of(lesson: &Lesson) -> Vec<crate::conversations::Turn> {
     match lesson {
         Lesson::Dialogue(dialogue) => dialogue.turns.clone(),

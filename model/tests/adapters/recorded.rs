@@ -12,10 +12,10 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     pub(crate) base: PathBuf,
+    /// The form that the base is loaded in, for one that this form keeps exactly.
+    pub(crate) packing: Option<Packing>,
     pub(crate) expected: TensorFile,
     pub(crate) json: Value,
-    /// Of a base whose weights this packing keeps exactly.
-    pub(crate) packing: Option<Packing>,
 }
 
 pub(crate) fn fixtures() -> PathBuf {
@@ -26,7 +26,7 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The adapters over dense and packed bases.
+/// The adapters, over dense bases and over those that packing keeps as they are.
 pub(crate) fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = std::fs::read_dir(fixtures())
         .unwrap()
@@ -37,10 +37,11 @@ pub(crate) fn cases() -> Vec<Case> {
             let base = fixtures().join("..").join(json["base"].as_str().unwrap());
             let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
             let name = folder.file_name().unwrap().display().to_string();
-            let packing = name.strip_prefix("qlora-").map(|codes| {
-                Packing::new(codes.parse().unwrap(), json["block"].as_u64().unwrap() as usize).unwrap()
+            let packing = name.strip_prefix("qlora-").map(|form| {
+                let block = json["block"].as_u64().unwrap() as usize;
+                Packing::new(form.parse().unwrap(), block).unwrap()
             });
-            Case { name, folder, base, expected, json, packing }
+            Case { name, folder, base, packing, expected, json }
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -52,6 +52,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
         "generate",
         &[
             "--model",
+            "--adapter",
             "--prompt",
             "--prompt-file",
             "--max-tokens",
@@ -67,6 +68,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "--help",
         ],
     ),
+    ("adapter", &["--help"]),
+    ("adapter merge", &["--model", "--out", "--dtype", "--tokens", "--device", "--json", "--help"]),
+    ("adapter inspect", &["--model", "--json", "--help"]),
+    ("adapter convert", &["--out", "--to", "--json", "--help"]),
     ("explain", &["--model", "--prompt", "--position", "--device", "--json", "--help"]),
     ("learn", &["--help"]),
     ("learn list", &["--dir", "--json", "--help"]),

@@ -181,6 +181,12 @@ impl ChatTemplate {
         ChatTemplate::from_sources(Sources::single(source, tokenizer), tokenizer)
     }
 
+    /// The same templates with a special token by this name, such as `bos_token`, where the tokenizer states none.
+    pub fn with_special_token(mut self, name: &str, token: &str) -> ChatTemplate {
+        self.special.insert(name.to_owned(), token.to_owned());
+        self
+    }
+
     fn from_sources(sources: Sources, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
         let mut environment = environment::environment();
         let mut names = Vec::new();
@@ -292,7 +298,7 @@ impl ChatTemplate {
         context.insert("strftime_now".to_owned(), clock(options.now));
         let limit = input.bytes * GROWTH + FLOOR;
         let mut out = Limited { text: Vec::new(), left: limit };
-        operators::begin();
+        operators::begin(input.bytes);
         let result = template.render_captured_to(Value::from_pairs(context), &mut out);
         match result {
             Ok(_) => Ok(String::from_utf8_lossy(&out.text).into_owned()),

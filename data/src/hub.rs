@@ -157,6 +157,51 @@ impl Hub {
         files.iter().map(|file| download.file(file, progress)).collect()
     }
 
+    /// The folder of a model: what Fornax reads of it, downloaded where the cache has none. Without a network the
+    /// cache alone is looked at.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`]; [`HubError::NoFile`] where there is no `config.json` or no `.safetensors` file.
+    pub fn fetch_model(&self, path: &HubPath, progress: &mut dyn FnMut(HubProgress)) -> Result<PathBuf, HubError> {
+        let model = |revision: &str| Repo::with_revision(path.repo.clone(), RepoType::Model, revision.to_owned());
+        let api = self.api()?;
+        let asked = model(&path.revision);
+        let info = match api.repo(asked.clone()).info() {
+            Ok(info) => info,
+            Err(error) => {
+                let kept = Cache::new(self.cache.clone()).repo(asked).get("config.json");
+                return match kept.as_deref().and_then(Path::parent) {
+                    Some(folder) if is_unreachable(&error) => Ok(folder.to_path_buf()),
+                    _ => Err(self.refused(path, error)),
+                };
+            }
+        };
+        check_word("commit", &info.sha)?;
+        let mut files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+        files.retain(|name| is_of_model(name));
+        files.sort_unstable();
+        let lacks = |what: &str| HubError::NoFile {
+            repo: path.shown("").display().to_string(),
+            asked: what.to_owned(),
+            found: files.join(", "),
+        };
+        if !files.iter().any(|name| name.ends_with(".safetensors")) {
+            return Err(lacks("*.safetensors"));
+        }
+        progress(HubProgress::Files { repo: path.repo.clone(), commit: info.sha.clone(), files: files.clone() });
+        let cache = Cache::new(self.cache.clone());
+        cache.repo(asked).create_ref(&info.sha).map_err(|e| HubError::cache(&self.cache, e))?;
+        let download = Download { hub: self, path, repo: model(&info.sha), api: &api, endings: &[] };
+        let mut folder = None;
+        for file in &files {
+            let local = download.local(file, progress)?;
+            if file == "config.json" {
+                folder = local.parent().map(Path::to_path_buf);
+            }
+        }
+        folder.ok_or_else(|| lacks("config.json"))
+    }
+
     fn api(&self) -> Result<Api, HubError> {
         let builder = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
             .with_endpoint(self.endpoint.clone())
@@ -199,13 +244,18 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
+    /// Where the file lies in the cache.
+    fn local(&self, file: &str, progress: &mut dyn FnMut(HubProgress)) -> Result<PathBuf, HubError> {
+        let cached = Cache::new(self.hub.cache.clone()).repo(self.repo.clone());
+        match cached.get(file) {
+            Some(found) => Ok(found),
+            None => self.download(file, &cached, progress),
+        }
+    }
+
     fn file(&self, file: &str, progress: &mut dyn FnMut(HubProgress)) -> Result<TextFile, HubError> {
         let shown = self.path.shown(file);
-        let cached = Cache::new(self.hub.cache.clone()).repo(self.repo.clone());
-        let local = match cached.get(file) {
-            Some(found) => found,
-            None => self.download(file, &cached, progress)?,
-        };
+        let local = self.local(file, progress)?;
         TextFile::new(local, shown, self.endings).ok_or_else(|| HubError::NoFile {
             repo: self.path.shown("").display().to_string(),
             asked: file.to_owned(),
@@ -285,6 +335,20 @@ impl Download<'_> {
             }
         })
     }
+}
+
+/// Whether a file of a repository belongs to a model as Fornax reads it.
+fn is_of_model(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+    ];
+    NAMES.contains(&name) || (name.ends_with(".safetensors") && !name.contains('/'))
 }
 
 /// Removes a part that is already as long as the file (the process died before giving it its name): the hub answers a

@@ -42,9 +42,11 @@ impl Record {
 }
 
 /// Files of rows, in the order they are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Records {
     files: Vec<TextFile>,
+    /// Rows that come from no file.
+    made: Vec<Record>,
 }
 
 /// What becomes of each row, or of what stands where a row should be: whether to go on; an error ends the reading.
@@ -59,8 +61,15 @@ impl Records {
     pub fn from_path(path: &Path) -> Result<Records, DataError> {
         match crate::sources::files_at(path, &ENDINGS)? {
             files if files.is_empty() => Err(DataError::NoRecords(path.to_owned())),
-            files => Ok(Records { files }),
+            files => Ok(Records { files, made: Vec::new() }),
         }
+    }
+
+    /// Rows that were made and not read; `name` stands for their file in messages.
+    pub fn made(name: &str, rows: impl IntoIterator<Item = Json>) -> Records {
+        let file: Arc<Path> = Path::new(name).into();
+        let record = |(row, json)| Record { file: Arc::clone(&file), row, json };
+        Records { files: Vec::new(), made: (1..).zip(rows).map(record).collect() }
     }
 
     /// The rows a text stands for: `hf:owner/name...` is fetched through `hub`, asked for when it is needed; anything
@@ -74,7 +83,10 @@ impl Records {
         progress: &mut dyn FnMut(HubProgress),
     ) -> Result<Records, DataError> {
         match is_hub(name) {
-            true => Ok(Records { files: hub()?.fetch_rows(&name.parse()?, progress)? }),
+            true => {
+                let files = hub()?.fetch_rows(&name.parse()?, progress)?;
+                Ok(Records { files, made: Vec::new() })
+            }
             false => Records::from_path(Path::new(name)),
         }
     }
@@ -89,6 +101,11 @@ impl Records {
     /// # Errors
     /// What `each` returns; a file that cannot be opened or read; a file without rows.
     pub fn read(&self, each: &mut EachRow<'_>) -> Result<(), DataError> {
+        for record in &self.made {
+            if !each(Ok(record.clone()))? {
+                return Ok(());
+            }
+        }
         for file in &self.files {
             let (mut rows, mut goes_on) = (0u64, true);
             let mut counted = |row: Result<Record, RowError>| {

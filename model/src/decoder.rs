@@ -107,12 +107,14 @@ impl Decoder {
         let table_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
         let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
         let norm = parts.norm("model.norm", config.width)?;
-        let head = match config.tied {
-            true => None,
-            false => {
-                let weight = parts.matrix(HEAD, config.vocab_size, config.width)?;
-                Some(Projection::Dense { weight, bias: None })
-            }
+        let mut head = |name: &str, rows: usize| {
+            let weight = parts.matrix(name, rows, config.width)?;
+            Ok(Some(Projection::Dense { weight, bias: None }))
+        };
+        let head = match (config.reward, config.tied) {
+            (true, _) => head(SCORE, 1)?,
+            (_, true) => None,
+            (_, false) => head(HEAD, config.vocab_size)?,
         };
         let rope = Rope::new(config, device);
         Ok(Self {
@@ -138,6 +140,13 @@ impl Decoder {
     /// Where the parameters live: the autodiff device while the embedding table is trained.
     pub fn device(&self) -> Device {
         self.embedding.table_vc.device()
+    }
+
+    /// Adds a token to those that end a text, in the configuration that is saved with the model.
+    pub fn add_eos_id(&mut self, id: u32) {
+        if !self.config.eos_ids.contains(&id) {
+            self.config.eos_ids.push(id);
+        }
     }
 
     /// Dtype of the matrix products.
@@ -329,6 +338,31 @@ impl Decoder {
         ops::token_scores(hidden_nx, head_vx, targets_n, self.softcap())
     }
 
+    /// A reward model of this decoder: one number for a text instead of logits, from a new head that is drawn from
+    /// `seed` (normal, deviation `init_std`).
+    #[must_use]
+    pub fn into_reward_model(mut self, seed: u64) -> Self {
+        self.config.reward = true;
+        self.config.tied = false;
+        let (c, device) = (self.config.width, self.device().without_autodiff());
+        let mut random = rng(seed, 0, SCORE);
+        let values: Vec<f32> = (0..c).map(|_| random.normal_f32() * self.config.init_std as f32).collect();
+        let weight = Tensor::from_data(TensorData::new(values, [1, c]), (&device, DType::F32));
+        self.head = Some(Projection::Dense { weight, bias: None });
+        self
+    }
+
+    /// Rewards of n texts from the last hidden state of each, hidden_nc -> n in f32.
+    ///
+    /// # Panics
+    /// Panics when this is no reward model.
+    pub fn rewards(&self, hidden_nc: Tensor<2>) -> Tensor<1> {
+        let head = self.head.as_ref().filter(|_| self.config.reward);
+        let head = head.expect("rewards are asked of a reward model");
+        let n = hidden_nc.dims()[0];
+        ops::linear(hidden_nc, head.weight().cast(self.compute), None).cast(DType::F32).reshape([n])
+    }
+
     /// Cap of the logits, 0 for none.
     fn softcap(&self) -> f32 {
         self.config.logit_softcap.map_or(0.0, |cap| cap as f32)
@@ -337,6 +371,7 @@ impl Decoder {
     /// The hidden states and the head's weight whose product is the logits, in the compute dtype. A low-rank adapter
     /// of the head is a few more columns of both: `[h, s h Aᵀ] · [W, B]ᵀ`, so that the losses need no other form.
     fn with_head(&self, hidden_nc: Tensor<2>, adapter: Option<AdapterId>) -> (Tensor<2>, Tensor<2>) {
+        assert!(!self.config.reward, "a reward model has no logits");
         let branch = adapter.and_then(|adapter| self.head_branches()?.get(adapter));
         let base = || match &self.head {
             None => self.embedding.table_vc.clone(),
@@ -416,7 +451,7 @@ impl Decoder {
             Some(head) => ModuleMut::Projection(head),
             None => ModuleMut::TiedHead(&mut self.tied_head),
         };
-        visit(head_module(), head);
+        visit(if self.config.reward { SCORE.trim_end_matches(".weight") } else { head_module() }, head);
     }
 
     /// Every parameter's name, shape and values (one vector, off the autodiff graph); packed weights are not among them,
@@ -461,6 +496,8 @@ impl Decoder {
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Name of the output head where it is stored apart.
 pub const HEAD: &str = "lm_head.weight";
+/// Name of the head of a reward model.
+pub const SCORE: &str = "score.weight";
 
 impl Block {
     /// x_nc -> y_nc.
@@ -542,7 +579,9 @@ pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, V
         }
     }
     all.push(("model.norm.weight".to_string(), vec![c]));
-    if !config.tied {
+    if config.reward {
+        all.push((SCORE.to_string(), vec![1, c]));
+    } else if !config.tied {
         all.push((HEAD.to_string(), vec![config.vocab_size, c]));
     }
     all

@@ -13,7 +13,7 @@ use fornax_base::files::RealFs;
 use fornax_model::adapter::{AdapterConfig, AdapterId, Targets, plan};
 use fornax_model::ops::{AdamWStep, adamw_step};
 use fornax_model::weights::peft::{AdapterFolder, WEIGHTS_FILE, read_config, save, to_json};
-use fornax_model::weights::{LoadOptions, TensorFile, load};
+use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed};
 use fornax_model::{Decoder, Layout, token_tensor};
 
 use recorded::{Case, cases, fixtures, floats, ids, largest_difference, values};
@@ -29,7 +29,11 @@ fn adapted(case: &Case) -> (Decoder, AdapterId) {
 
 fn base(case: &Case) -> Decoder {
     let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-    load(&case.base, options, &Device::flex()).unwrap().decoder
+    let loaded = match case.packing {
+        None => load(&case.base, options, &Device::flex()),
+        Some(packing) => load_packed(&case.base, options, packing, &Device::flex()),
+    };
+    loaded.unwrap().decoder
 }
 
 fn logits(decoder: &Decoder, tokens: &[u32], rows: usize) -> Vec<f32> {
@@ -149,6 +153,22 @@ fn step_equals(case: &Case, mut decoder: Decoder, mut gradients: BTreeMap<String
         let error = norm(&values(after), &recorded) / norm(&recorded, &start[&name]);
         // AdamW's opening step is the sign of the gradient: where it is nearly zero, rounding may turn it.
         assert!(error < 2e-3, "{}: the step of {name} is off by {error}", case.name);
+    }
+}
+
+/// What was recorded over dense weights holds for packed ones only if packing lost nothing.
+#[test]
+fn packing_keeps_the_recorded_bases_exactly() {
+    for case in cases().iter().filter(|case| case.packing.is_some()) {
+        let packed = base(case);
+        let options = LoadOptions { dtype: Some(DType::F32), strict: true };
+        let plain = load(&case.base, options, &Device::flex()).unwrap().decoder;
+        assert_eq!((packed.packed().len(), plain.packed().len()), (7 * packed.config().n_layers, 0));
+        let read = packed.in_dtype(DType::F32).parameters();
+        for ((name, _, read), (_, _, stored)) in read.into_iter().zip(plain.parameters()) {
+            let off = largest_difference(&values(read), &values(stored));
+            assert!(off == 0.0, "{}: {name} is off by {off}", case.name);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use fornax_train::setup::Preparing;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TuneError;
+use crate::recipe::FinetuneRecipe;
 
 /// What a run remembers of its base, inside the run folder.
 pub(crate) const BASE_FILE: &str = "base.json";
@@ -66,6 +67,13 @@ impl Remembered {
             }
         }
         Ok(Self { base: base.to_owned(), files })
+    }
+
+    /// What tells this model, as the run begins with it, from others: its files, and how they are read.
+    pub(crate) fn key(&self, recipe: &FinetuneRecipe) -> String {
+        let files: Vec<String> = self.files.iter().map(|(name, sum)| format!("{name} {sum}")).collect();
+        let read = (&recipe.model.packed, recipe.model.block, recipe.train.precision, &recipe.adapter);
+        format!("{} {}", files.join(" "), serde_json::to_string(&read).unwrap_or_default())
     }
 
     /// Writes it into a run folder that has none, or compares it with what the run was made with.

@@ -9,6 +9,7 @@ use fornax_data::examples::Example;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::sampler::SamplerOptions;
 use fornax_model::Decoder;
+use fornax_model::packed::{Codes, PackedError, Packing};
 use fornax_train::TrainError;
 use fornax_train::objective::{Evaluation, LossTerm, Metric, Metrics, Objective, Ready};
 use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
@@ -27,6 +28,12 @@ pub struct DistillRecipe {
     /// The model to learn from: a model folder, a run folder, or a model of the hub (`hf:owner/name`). It must have the
     /// vocabulary of the model that learns.
     pub teacher: String,
+    /// Pack the linear layers of the teacher to `int8`, `int4` or `nf4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<String>,
+    /// Weights that share a scale in a packed teacher; default 32, 64 for `nf4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
     /// Which divergence: 0 is KL(teacher, student), 1 is KL(student, teacher), and between them the generalized
     /// Jensen-Shannon divergence.
     #[serde(default = "default_beta")]
@@ -51,12 +58,24 @@ impl DistillRecipe {
     pub fn new(teacher: &str) -> Self {
         Self {
             teacher: teacher.to_owned(),
+            packed: None,
+            block: None,
             beta: default_beta(),
             temperature: default_temperature(),
             kd_ratio: default_kd_ratio(),
             lmbda: 0.0,
             max_new_tokens: None,
         }
+    }
+
+    /// How the teacher is packed, where it is.
+    ///
+    /// # Errors
+    /// For an unknown word and for a block that cannot be.
+    pub fn packing(&self) -> Result<Option<Packing>, PackedError> {
+        let Some(word) = &self.packed else { return Ok(None) };
+        let codes: Codes = word.parse()?;
+        Packing::new(codes, self.block.unwrap_or(codes.default_block())).map(Some)
     }
 
     /// `max_new_tokens` or its default.
@@ -77,6 +96,11 @@ impl DistillRecipe {
                 because: "someone must be learned from",
             });
         }
+        no_effect(
+            "distill.block",
+            self.block.is_some() && self.packed.is_none(),
+            "`distill.packed` is not given",
+        )?;
         number("distill.beta", self.beta, words, share)?;
         number("distill.temperature", self.temperature, "a number above 0, at most 100", |x| {
             x > 0.0 && x <= 100.0

@@ -153,7 +153,7 @@ impl DpoRecipe {
                 return out_of_range("dpo.loss_weights", found, &expected);
             }
             for &weight in weights {
-                number("dpo.loss_weights", weight, "numbers of at least 0", |x| x >= 0.0)?;
+                number("dpo.loss_weights", weight, "a list of numbers of at least 0", |x| x >= 0.0)?;
             }
         }
         self.check_smoothing()?;

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use fornax_base::exit::Exit;
+use fornax_model::adapter::AdapterError;
 use fornax_train::TrainError;
+
+use crate::rewards::RewardError;
 
 /// A failure of post-training; becomes a [`TrainError`] with its exit code and hint.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum TuneError {
         /// As given.
         path: PathBuf,
     },
+    /// The base cannot be packed so.
+    #[error(transparent)]
+    Packed(#[from] fornax_model::packed::PackedError),
     /// The base is another one than the run began with.
     #[error("`{file}` of the base `{base}` has checksum {found}, the run began with {expected}")]
     BaseChanged {
@@ -40,6 +46,12 @@ pub enum TuneError {
         /// The parser's words.
         what: String,
     },
+    /// The adapter cannot be made, read or written.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// A reward of `[[grpo.rewards]]`.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
     /// The rows are of a kind that the objective does not read.
     #[error("objective `{objective}` reads {expected}, but the rows of `{source_name}` are {found}")]
     Rows {
@@ -58,6 +70,7 @@ impl TuneError {
     fn exit(&self) -> Exit {
         match self {
             TuneError::BaseChanged { .. } | TuneError::BadBaseFile { .. } => Exit::Damaged,
+            TuneError::Adapter(AdapterError::File(error)) if error.is_disk_full() => Exit::Failed,
             _ => Exit::BadInput,
         }
     }
@@ -65,9 +78,9 @@ impl TuneError {
     fn hint(&self) -> Option<String> {
         match self {
             TuneError::NoBase { .. } => Some("a model of the hub is named `hf:owner/name`".into()),
-            TuneError::NotAModel { .. } => {
-                Some("a run that is still training has no model yet: let it finish, or name its model folder".into())
-            }
+            TuneError::NotAModel { .. } => Some(
+                "a run that is still training has no model yet: let it finish, or name its model folder".into(),
+            ),
             TuneError::BaseChanged { .. } => Some("put the base back, or start a new run with `--run`".into()),
             _ => None,
         }

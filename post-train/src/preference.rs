@@ -3,6 +3,7 @@
 //! Shapes: p pairs.
 
 mod objective;
+mod opening;
 
 use fornax_model::Decoder;
 use fornax_train::objective::LossTerm;
@@ -13,6 +14,7 @@ use crate::orpo::{OrpoRecipe, odds};
 use crate::pairs::{PairBatch, PairScores, metric, total};
 
 pub use objective::{PairObjective, PairReference, reference_logps};
+pub use opening::Start;
 
 /// A loss of pairs.
 #[derive(Debug, Clone, PartialEq)]

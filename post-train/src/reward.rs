@@ -2,12 +2,16 @@
 //!
 //! Shapes: p pairs.
 
+mod objective;
+
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
 use fornax_train::recipe::{RecipeCheckError, number};
 use serde::{Deserialize, Serialize};
 
 use crate::dpo::Logps;
+
+pub use objective::RewardObjective;
 
 /// `[reward]`: the loss of a reward model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

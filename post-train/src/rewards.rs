@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use fornax_data::chat::Json;
 use fornax_data::examples::Prompt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use arithmetic::{Arithmetic, ArithmeticRecipe, Extract};
 pub use command::{CommandRecipe, Input, UnitCommand};
@@ -331,24 +332,23 @@ fn take<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
 ///
 /// # Errors
 /// A sentence about the row that goes on after its number.
-pub(crate) fn column(columns: &Json, name: &str) -> Result<Json, String> {
-    match columns.get_attr(name) {
-        Ok(value) if !value.is_undefined() && !value.is_none() => Ok(value),
+pub(crate) fn column(columns: &Json, name: &str) -> Result<Value, String> {
+    let row = serde_json::to_value(columns).map_err(|error| format!("cannot be read: {error}"))?;
+    match row.get(name) {
+        Some(value) if !value.is_null() => Ok(value.clone()),
         _ => {
-            let names: Vec<String> = columns.try_iter().into_iter().flatten().map(|key| key.to_string()).collect();
+            let names: Vec<&str> = row.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             Err(format!("has no column `{name}` (it has {})", names.join(", ")))
         }
     }
 }
 
 /// A string as it is, a number or a truth value as JSON spells it.
-pub(crate) fn plain_text(value: &Json) -> Option<String> {
-    match value.as_str() {
-        Some(text) => Some(text.to_owned()),
-        None => {
-            let json = serde_json::to_value(value).ok()?;
-            (json.is_number() || json.is_boolean()).then(|| json.to_string())
-        }
+pub(crate) fn plain_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
     }
 }
 

@@ -1,6 +1,5 @@
 //! Supervised fine-tuning: cross-entropy of the trained tokens, over all of the step.
 
-
 use fornax_data::batches::{Batch, Cursor};
 use fornax_data::example_batches::ExampleBatches;
 use fornax_model::Decoder;
@@ -59,6 +58,7 @@ pub(crate) fn language_model_loss(plain: &Decoder, batches: &[Batch]) -> Result<
             n += 1;
         }
     }
-    let evaluation = Evaluation { loss: nats / n.max(1) as f64, bits_per_byte: None, weight: n, metrics: Metrics::new() };
+    let evaluation =
+        Evaluation { loss: nats / n.max(1) as f64, bits_per_byte: None, weight: n, metrics: Metrics::new() };
     Ok((n > 0).then_some(evaluation))
 }

@@ -1,37 +1,46 @@
 //! From a post-training recipe to what the loop needs: base, adapter, rows, objective, and what the run leaves.
 
+mod rows;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor};
-use fornax_base::files::{FileSystem, read_text_limited};
+use burn::tensor::{DType, Device};
+use fornax_base::files::{FileSystem, write_atomic_bytes};
+use fornax_data::batches::Cursor;
 use fornax_data::example_batches::{Arrangement, ExampleBatches};
-use fornax_data::examples::Example;
-use fornax_data::held_out::HeldOut;
-use fornax_data::hub::Hub;
-use fornax_data::loading::{FitOptions, LoadReport, Loaded, ReadOptions};
-use fornax_data::records::Records;
-use fornax_data::rendering::{PromptStyle, Renderer};
+use fornax_data::rendering::PromptStyle;
 use fornax_data::tokenizer::Tokenizer;
+use fornax_model::Decoder;
 use fornax_model::adapter::{AdapterConfig, Init, Targets};
 use fornax_model::weights::peft::{self, AdapterFolder};
-use fornax_model::weights::{LoadOptions, TensorFile, load, read_config, save as save_model};
-use fornax_model::Decoder;
+use fornax_model::weights::{
+    LoadOptions, TensorFile, load, load_packed, read_config, restore_trainable, save as save_model,
+};
 use fornax_train::TrainError;
 use fornax_train::checkpoint::{self, Checkpoint};
 use fornax_train::objective::{Evaluation, LossTerm, Objective, Product, Ready};
 use fornax_train::pretraining::SHARD_BYTES;
-use fornax_train::recipe::Settings;
+use fornax_train::recipe::{RecipeCheckError, Settings};
 use fornax_train::run::{MODEL_FOLDER, Opened, RunRecipe, Surroundings};
 use fornax_train::setup::{Preparing, compute};
 
 use crate::base::{self, Remembered};
+use crate::distill::{Distill, DistillParts};
 use crate::error::TuneError;
-use crate::recipe::{
-    AdapterRecipe, CORPUS, CORPUS_ROWS, DataRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe,
-};
+use crate::grpo::{Grpo, GrpoParts};
+use crate::kto::KtoObjective;
+use crate::order::Cut;
+use crate::preference::{PairLoss, PairObjective, Start};
+use crate::recipe::{AdapterRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe};
+use crate::reference;
+use crate::reward::RewardObjective;
+use crate::rewards::Rewards;
 use crate::sft::Sft;
+use rows::Rows;
 
+/// Where transformers looks for a chat template first.
+const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// Folder of the adapter inside a run folder.
 pub const ADAPTER_FOLDER: &str = "adapter";
 
@@ -47,7 +56,7 @@ impl RunRecipe for FinetuneRecipe {
     }
 
     fn own_names() -> &'static [&'static str] {
-        &[ADAPTER_FOLDER, base::BASE_FILE]
+        &[ADAPTER_FOLDER, base::BASE_FILE, reference::FOLDER]
     }
 
     fn begin(
@@ -68,28 +77,44 @@ impl RunRecipe for FinetuneRecipe {
         from: Option<&Checkpoint>,
         progress: &mut dyn FnMut(Preparing),
     ) -> Result<Opened<Self::Objective>, TrainError> {
-        let base = Base::open(self, &around.device, progress)?;
-        Remembered::of(&self.model.base, &base.folder)?.keep_or_compare(&*around.fs, folder)?;
+        let mut base = Base::open(self, &around.device, progress)?;
+        let remembered = Remembered::of(&self.model.base, &base.folder)?;
+        remembered.keep_or_compare(&*around.fs, folder)?;
+        attach(&mut base.decoder, self)?;
+        if self.objective == ObjectiveKind::Reward {
+            base.decoder = base.decoder.into_reward_model(self.seed);
+        }
+        base.decoder.set_compute(compute(self.train.precision));
         let mut facts = Vec::new();
-        let objective = objective(self, &base, &mut facts, progress)?;
-        let Base { mut decoder, tokenizer, style, warnings, .. } = base;
-        attach(&mut decoder, self)?;
-        decoder.set_compute(compute(self.train.precision));
+        let model = remembered.key(self);
+        let start = Start {
+            decoder: &base.decoder,
+            is_new_adapter: self.adapter.as_ref().is_some_and(|adapter| adapter.from.is_none()),
+            model: &model,
+            fs: &*around.fs,
+            run: folder,
+        };
+        let mut rows = Rows { recipe: self, base: &base, facts: &mut facts, progress };
+        let Prepared { objective, rows_per_epoch, warning } = objective(self, &start, &mut rows)?;
+        let Base { mut decoder, tokenizer, style, mut warnings, .. } = base;
+        warnings.extend(warning);
         decoder.set_activation_checkpointing(self.train.activation_checkpointing);
         let mut decoder = decoder.trainable(true);
         if let Some(checkpoint) = from {
-            take_up(&mut decoder, checkpoint, &around.device)?;
+            let unfit = |source| TrainError::CheckpointModel { path: checkpoint.path().to_path_buf(), source };
+            let file = TensorFile::open(&checkpoint.path().join(checkpoint::MODEL_FILE)).map_err(unfit)?;
+            restore_trainable(&mut decoder, &file).map_err(unfit)?;
         }
         facts.push(decoder.trainable_line());
-        let Prepared { objective, rows_per_epoch } = objective;
-        let steps = self.train.epochs.map(|epochs| {
-            (rows_per_epoch as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64
-        });
-        let product = Box::new(Tuned { tokenizer, style, adapter: self.adapter.is_some() });
+        let steps = self
+            .train
+            .epochs
+            .map(|epochs| (rows_per_epoch as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64);
         let objective: Box<dyn Objective> = match decoder.active_adapter() {
             Some(_) => Box::new(WithDropout { objective, seed: self.seed, step: 0 }),
             None => objective,
         };
+        let product = Box::new(Tuned { tokenizer, style, adapter: self.adapter.is_some() });
         Ok(Opened { decoder, objective, product, steps, facts, warnings })
     }
 }
@@ -127,10 +152,13 @@ impl Base {
         }
         let style = match &recipe.data.template {
             Some(template) => Some(PromptStyle::named(template, &tokenizer)?),
-            None => PromptStyle::of_folder(&folder)?,
+            None => PromptStyle::of_folder(&folder, &tokenizer)?,
         };
         let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-        let loaded = load(&folder, options, device)?;
+        let loaded = match recipe.model.packing().map_err(TuneError::from)? {
+            Some(packing) => load_packed(&folder, options, packing, device)?,
+            None => load(&folder, options, device)?,
+        };
         let mut decoder = loaded.decoder;
         end_turns(&mut decoder, &tokenizer, style.as_ref());
         Ok(Self { folder, decoder, tokenizer, style, warnings: loaded.warnings })
@@ -181,149 +209,123 @@ fn config(adapter: &AdapterRecipe, base: &str) -> AdapterConfig {
     }
 }
 
-/// Gives what learns the values of a checkpoint.
-fn take_up(decoder: &mut Decoder, checkpoint: &Checkpoint, device: &Device) -> Result<(), TrainError> {
-    let unfit = |source| TrainError::CheckpointModel { path: checkpoint.path().to_path_buf(), source };
-    let file = TensorFile::open(&checkpoint.path().join(checkpoint::MODEL_FILE)).map_err(unfit)?;
-    let mut lacking = Vec::new();
-    decoder.visit_mut(&mut |name, mut parameter| {
-        if !parameter.is_trainable() {
-            return;
-        }
-        let n: usize = parameter.shape().iter().product();
-        match file.vector(name, device).filter(|values: &Tensor<1>| values.dims()[0] == n) {
-            Some(values) => parameter.set_flat(values),
-            None => lacking.push(name.to_owned()),
-        }
-    });
-    match lacking.is_empty() {
-        true => Ok(()),
-        false => Err(TuneError::CheckpointLacks { path: checkpoint.path().to_path_buf(), names: lacking }.into()),
-    }
-}
-
-/// An objective and how many of its rows are an epoch.
+/// An objective, how many of its rows are an epoch, and what the user should know.
 struct Prepared {
     objective: Box<dyn Objective>,
     rows_per_epoch: u64,
+    warning: Option<String>,
+}
+
+impl Prepared {
+    fn new(objective: impl Objective + 'static, rows_per_epoch: usize) -> Self {
+        Self { objective: Box::new(objective), rows_per_epoch: rows_per_epoch as u64, warning: None }
+    }
 }
 
 /// Reads the rows and makes the recipe's objective.
-fn objective(
-    recipe: &FinetuneRecipe,
-    base: &Base,
-    facts: &mut Vec<String>,
-    progress: &mut dyn FnMut(Preparing),
-) -> Result<Prepared, TrainError> {
-    let reader = Reader { recipe, base };
-    let (rows, micro) = (recipe.train.micro_batch(), recipe.train.batch / recipe.train.micro_batch());
+fn objective(recipe: &FinetuneRecipe, start: &Start<'_>, rows: &mut Rows<'_>) -> Result<Prepared, TrainError> {
+    let (micro_batch, seed, context) = (recipe.train.micro_batch(), recipe.seed, recipe.train.context);
+    let micro_batches = recipe.train.batch / micro_batch;
+    let cut = Cut { rows: micro_batch, micro_batches, seed };
+    let stop_ids = start.decoder.config().eos_ids.clone();
+    let tokenizer = Arc::clone(&rows.base.tokenizer);
     match recipe.objective {
-        ObjectiveKind::Sft => {
-            let (train, held) = reader.examples(facts, progress)?;
-            let arrangement = match recipe.data.packing.unwrap_or(true) {
-                true => Arrangement::Packed,
-                false => Arrangement::Padded,
+        ObjectiveKind::Sft => sft(recipe, rows),
+        ObjectiveKind::Dpo => pairs(PairLoss::Dpo(recipe.dpo.clone().unwrap_or_default()), start, cut, rows),
+        ObjectiveKind::Orpo => pairs(PairLoss::Orpo(recipe.orpo.clone().unwrap_or_default()), start, cut, rows),
+        ObjectiveKind::Cpo => pairs(PairLoss::Cpo(recipe.cpo.clone().unwrap_or_default()), start, cut, rows),
+        ObjectiveKind::Kto => {
+            let (train, held_out) = rows.labelled()?;
+            let n = train.len();
+            let kto = recipe.kto.clone().unwrap_or_default();
+            Ok(Prepared::new(KtoObjective::new(kto, train, held_out, start.reference(), context, cut), n))
+        }
+        ObjectiveKind::Reward => {
+            let (train, held_out) = rows.pairs()?;
+            let n = train.len();
+            let reward = recipe.reward.clone().unwrap_or_default();
+            Ok(Prepared::new(RewardObjective::new(reward, train, held_out, cut), n))
+        }
+        ObjectiveKind::Grpo => {
+            let (train, held_out) = rows.prompts()?;
+            let grpo =
+                recipe.grpo.clone().ok_or(RecipeCheckError::Missing { key: "grpo", because: NO_SECTION })?;
+            // A row of a step is a completion, and a prompt has several.
+            let n = train.len() * grpo.num_generations;
+            let rewards = Rewards::new(&grpo.rewards).map_err(TuneError::Reward)?;
+            let reference = (grpo.beta != 0.0).then(|| start.reference());
+            let parts = GrpoParts {
+                recipe: grpo,
+                rewards,
+                tokenizer,
+                train,
+                held_out,
+                reference,
+                context,
+                stop_ids,
+                rows: micro_batch,
+                micro_batches,
+                seed,
             };
-            let context = recipe.train.context;
-            let batches =
-                |rows_of, rows| ExampleBatches::new(Arc::new(rows_of), rows, context, arrangement, recipe.seed);
-            let held_out = match held.is_empty() {
-                true => Vec::new(),
-                false => batches(held, rows)?.in_order(),
+            Ok(Prepared::new(Grpo::new(parts, start.decoder)?, n))
+        }
+        ObjectiveKind::Distill => {
+            let distill =
+                recipe.distill.clone().ok_or(RecipeCheckError::Missing { key: "distill", because: NO_SECTION })?;
+            let (train, held_out) = rows.examples()?;
+            let folder = base::folder(&distill.teacher, rows.progress)?;
+            let options = LoadOptions { dtype: Some(DType::F32), strict: true };
+            let device = start.decoder.device();
+            let loaded = match distill.packing().map_err(TuneError::from)? {
+                Some(packing) => load_packed(&folder, options, packing, &device)?,
+                None => load(&folder, options, &device)?,
             };
-            let batches = batches(train, rows)?;
-            facts.push(format!(
-                "{} rows an epoch, {:.1} % of their places padding",
-                batches.windows(),
-                100.0 * batches.padding()
-            ));
-            let rows_per_epoch = batches.windows();
-            let objective = Box::new(Sft::new(batches, held_out, micro));
-            Ok(Prepared { objective, rows_per_epoch })
+            let mut teacher = loaded.decoder;
+            teacher.set_compute(compute(recipe.train.precision));
+            let its_tokenizer = Tokenizer::load(&folder)?;
+            let n = train.len();
+            let parts = DistillParts {
+                recipe: distill,
+                teacher,
+                train,
+                held_out,
+                context,
+                stop_ids,
+                rows: micro_batch,
+                micro_batches,
+                seed,
+            };
+            Ok(Prepared::new(Distill::new(parts, start.decoder, (&tokenizer, &its_tokenizer))?, n))
         }
     }
 }
 
-/// Reads the recipe's rows for its base.
-struct Reader<'a> {
-    recipe: &'a FinetuneRecipe,
-    base: &'a Base,
+const NO_SECTION: &str = "`objective` names it";
+
+fn sft(recipe: &FinetuneRecipe, rows: &mut Rows<'_>) -> Result<Prepared, TrainError> {
+    let (train, held) = rows.examples()?;
+    let arrangement = match recipe.data.packing.unwrap_or(true) {
+        true => Arrangement::Packed,
+        false => Arrangement::Padded,
+    };
+    let (micro_batch, context, seed) = (recipe.train.micro_batch(), recipe.train.context, recipe.seed);
+    let batches = |examples| ExampleBatches::new(Arc::new(examples), micro_batch, context, arrangement, seed);
+    let held_out = match held.is_empty() {
+        true => Vec::new(),
+        false => batches(held)?.in_order(),
+    };
+    let batches = batches(train)?;
+    let rows_per_epoch = batches.windows() as usize;
+    let padding = 100.0 * batches.padding();
+    rows.facts.push(format!("{rows_per_epoch} rows of {context} tokens an epoch, {padding:.1} % of them padding"));
+    Ok(Prepared::new(Sft::new(batches, held_out, recipe.train.batch / micro_batch), rows_per_epoch))
 }
 
-impl Reader<'_> {
-    /// Rows to train on and rows held out.
-    fn examples(
-        &self,
-        facts: &mut Vec<String>,
-        progress: &mut dyn FnMut(Preparing),
-    ) -> Result<(Vec<Example>, Vec<Example>), TrainError> {
-        self.split(facts, progress, fornax_data::loading::examples)
-    }
-
-    fn split<T>(
-        &self,
-        facts: &mut Vec<String>,
-        progress: &mut dyn FnMut(Preparing),
-        load: fn(&Records, &ReadOptions, &Renderer<'_>, FitOptions) -> Result<Loaded<T>, fornax_data::DataError>,
-    ) -> Result<(Vec<T>, Vec<T>), TrainError> {
-        let data = &self.recipe.data;
-        let renderer = Renderer::new(&self.base.tokenizer, self.base.style.as_ref());
-        let fit = FitOptions { mask: data.mask, context: self.recipe.train.context, truncate: data.truncate };
-        let mut read = |source: &str, limit| -> Result<Loaded<T>, TrainError> {
-            let records = self.records(source, progress)?;
-            let options = ReadOptions {
-                format: data.format,
-                fields: data.fields.clone(),
-                skip_bad_rows: data.skip_bad_rows,
-                limit,
-            };
-            let loaded = load(&records, &options, &renderer, fit)?;
-            facts.extend(told(source, &loaded.report));
-            Ok(loaded)
-        };
-        let limit = data.rows.filter(|_| data.source != CORPUS);
-        let train = read(&data.source, limit)?;
-        let measured = self.recipe.eval.rows;
-        if let Some(source) = &data.validation {
-            let held = read(source, None)?;
-            return Ok((train.rows, held.rows.into_iter().take(measured).collect()));
-        }
-        let part = match data.validation_fraction {
-            0.0 => HeldOut::Nothing,
-            fraction => HeldOut::Fraction(fraction),
-        };
-        let (train, mut held) = train.split(self.recipe.seed, part)?;
-        held.truncate(measured);
-        Ok((train, held))
-    }
-
-    fn records(&self, source: &str, progress: &mut dyn FnMut(Preparing)) -> Result<Records, TrainError> {
-        if source == CORPUS {
-            let rows = self.recipe.data.rows.unwrap_or(CORPUS_ROWS);
-            return Ok(crate::corpus::records(self.recipe.objective, self.recipe.seed, rows));
-        }
-        let mut report = |part| progress(Preparing::Hub(part));
-        Ok(Records::named(source, &Hub::from_env, &mut report)?)
-    }
-}
-
-/// What was read, as sentences.
-fn told(source: &str, report: &LoadReport) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{source}: {}; {} rows, {} tokens, {} of them trained, the longest {}, {} bytes in memory",
-        report.detected, report.rows, report.tokens, report.trained, report.longest, report.bytes
-    )];
-    let cut = &report.truncated;
-    if cut.any() {
-        lines.push(format!(
-            "{source}: {} rows lost their end, {} the beginning of their prompt, {} were left out, to fit the context",
-            cut.end, cut.prompt, cut.dropped
-        ));
-    }
-    if report.skipped > 0 {
-        lines.push(format!("{source}: {} rows were passed over: {}", report.skipped, report.skipped_because.join("; ")));
-    }
-    lines
+fn pairs(loss: PairLoss, start: &Start<'_>, cut: Cut, rows: &mut Rows<'_>) -> Result<Prepared, TrainError> {
+    let (train, held_out) = rows.pairs()?;
+    let n = train.len();
+    let (objective, warning) = PairObjective::open(loss, (train, held_out), start, cut)?;
+    Ok(Prepared { warning, ..Prepared::new(objective, n) })
 }
 
 /// An objective whose model drops some of its adapter's inputs while it learns.
@@ -334,12 +336,7 @@ struct WithDropout {
 }
 
 impl Objective for WithDropout {
-    fn prepare(
-        &mut self,
-        decoder: &Decoder,
-        step: u64,
-        cursor: fornax_data::batches::Cursor,
-    ) -> Result<Ready, TrainError> {
+    fn prepare(&mut self, decoder: &Decoder, step: u64, cursor: Cursor) -> Result<Ready, TrainError> {
         self.step = step;
         self.objective.prepare(decoder, step, cursor)
     }
@@ -383,11 +380,14 @@ impl Product for Tuned {
 
     fn export(&self, fs: &dyn FileSystem, decoder: &Decoder, folder: &Path) -> Result<(), TrainError> {
         match decoder.active_adapter() {
-            Some(adapter) => {
-                peft::save(fs, decoder, adapter, DType::F32, folder).map_err(|error| TuneError::Adapter(error).into())
-            }
+            Some(adapter) => peft::save(fs, decoder, adapter, DType::F32, folder)
+                .map_err(|error| TuneError::Adapter(error).into()),
             None => {
                 self.tokenizer.save(fs, folder)?;
+                // What the model was trained with is what it is to be served with.
+                if let Some(source) = self.style.as_ref().and_then(PromptStyle::foreign_source) {
+                    write_atomic_bytes(fs, &folder.join(TEMPLATE_FILE), source.as_bytes())?;
+                }
                 Ok(save_model(fs, decoder, DType::F32, SHARD_BYTES, folder)?)
             }
         }

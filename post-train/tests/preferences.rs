@@ -5,16 +5,19 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
+use fornax_base::exit::Exit;
+use fornax_base::files::RealFs;
 use fornax_base::rng::rng;
 use fornax_data::batches::Cursor;
 use fornax_data::examples::{Example, Labelled, Pair};
+use fornax_model::adapter::{AdapterConfig, Targets};
 use fornax_model::{Decoder, ModelConfig};
 use fornax_post_train::cpo::{CpoLoss, CpoRecipe};
 use fornax_post_train::dpo::{DpoLoss, DpoRecipe};
 use fornax_post_train::kto::{KtoLoss, KtoObjective, KtoRecipe};
 use fornax_post_train::order::Cut;
 use fornax_post_train::orpo::OrpoRecipe;
-use fornax_post_train::preference::{PairLoss, PairObjective, PairReference, reference_logps};
+use fornax_post_train::preference::{PairLoss, PairObjective, PairReference, Start, reference_logps};
 use fornax_post_train::reference::{Reference, ReferenceLogps};
 use fornax_train::gate::GradientGate;
 use fornax_train::objective::Objective;
@@ -75,9 +78,20 @@ struct Trainee {
 
 impl Trainee {
     fn new() -> Self {
+        Self::of(model())
+    }
+
+    /// With a new adapter, which alone learns.
+    fn adapted() -> Self {
+        let mut decoder = model();
+        decoder.attach("default", AdapterConfig::lora(4, 8.0, Targets::AllLinear), SEED).unwrap();
+        Self::of(decoder)
+    }
+
+    fn of(decoder: Decoder) -> Self {
         let recipe = OptimizerRecipe { weight_decay: 0.0, ..OptimizerRecipe::new(OptimizerKind::AdamW, 3e-3) };
         Self {
-            decoder: model().trainable(true),
+            decoder: decoder.trainable(true),
             optimizer: Optimizer::new(&recipe),
             gate: GradientGate::default(),
             cursor: Cursor::default(),
@@ -223,12 +237,21 @@ fn only_the_kl_term_of_kto_sees_the_cut() {
     }
 }
 
-fn kto(recipe: KtoRecipe, cut: Cut) -> KtoObjective {
+struct KtoRows {
+    train: Vec<Labelled>,
+    held_out: Vec<Labelled>,
+}
+
+fn kto_rows() -> KtoRows {
     let labelled = |pairs: Vec<Pair>| -> Vec<Labelled> {
         let both = |pair: Pair| [(pair.chosen, true), (pair.rejected, false)];
         pairs.into_iter().flat_map(both).map(|(example, desirable)| Labelled { example, desirable }).collect()
     };
-    let (train, held_out) = (labelled(pairs(20, "train")), labelled(pairs(6, "held out")));
+    KtoRows { train: labelled(pairs(20, "train")), held_out: labelled(pairs(6, "held out")) }
+}
+
+fn kto(recipe: KtoRecipe, cut: Cut) -> KtoObjective {
+    let KtoRows { train, held_out } = kto_rows();
     KtoObjective::new(recipe, train, held_out, Reference::Copy(Box::new(model())), CONTEXT, cut)
 }
 
@@ -269,4 +292,56 @@ fn computed_references_equal_their_model() {
     };
     let (asked, cached) = (run(objective(&loss, cut(8, 1))), run(cached));
     assert!((asked.0 - cached.0).abs() < 1e-5 && (asked.1 - cached.1).abs() < 1e-5, "{asked:?}, {cached:?}");
+}
+
+/// The reference is computed once, kept in the run folder, and found there by the next start; another model is refused.
+#[test]
+fn a_run_keeps_its_reference() {
+    let run = tempfile::tempdir().unwrap();
+    let recipe = DpoRecipe { precompute_ref_log_probs: true, ..DpoRecipe::default() };
+    recipe.check().unwrap();
+    let open = |model: &str, decoder: &Decoder| {
+        let start = Start { decoder, is_new_adapter: false, model, fs: &RealFs, run: run.path() };
+        let rows = (pairs(40, "train"), pairs(12, "held out"));
+        PairObjective::open(PairLoss::Dpo(recipe.clone()), rows, &start, cut(8, 1))
+    };
+    let train = |mut objective: PairObjective| {
+        let mut trainee = Trainee::new();
+        [trainee.step(&mut objective).loss, trainee.step(&mut objective).loss]
+    };
+    let (objective, warning) = open("model", &model()).unwrap();
+    let losses = train(objective);
+    assert!(warning.is_none() && (losses[0] - 2.0f64.ln()).abs() < 1e-5, "{losses:?}");
+    // From disk: the model that is given now is not asked.
+    let other = Decoder::init(model().config(), 99, &Device::flex());
+    let (objective, warning) = open("model", &other).unwrap();
+    assert_eq!((train(objective), warning), (losses, None));
+    let error = open("another", &other).err().unwrap();
+    assert_eq!(error.exit(), Exit::BadInput);
+    assert!(error.hint().unwrap().contains("start a new run"), "{error}");
+}
+
+/// The model without its adapter is the reference that a copy of the model is.
+#[test]
+fn without_its_adapter_the_policy_is_its_reference() {
+    let dpo = PairLoss::Dpo(DpoRecipe { beta: 0.5, ..DpoRecipe::default() });
+    let pairs_with = |reference: Reference| {
+        let reference = Some(PairReference::Model(reference));
+        PairObjective::new(dpo.clone(), pairs(40, "train"), pairs(12, "held out"), reference, cut(8, 1))
+    };
+    let copy = || Reference::Copy(Box::new(model()));
+    let run = |objective: &mut dyn Objective| {
+        let mut trainee = Trainee::adapted();
+        let reports: Vec<f64> = (0..5).map(|_| trainee.step(objective).loss).collect();
+        let evaluation = objective.evaluate(&trainee.decoder.clone().trainable(false)).unwrap().unwrap();
+        (reports, evaluation, trainee.parameters())
+    };
+    let off = run(&mut pairs_with(Reference::WithoutAdapters));
+    assert_eq!(off, run(&mut pairs_with(copy())));
+    assert!(off.1.metrics["rewards/margins"] > 0.0, "{:?}", off.1);
+    let verdicts = |reference: Reference| {
+        let KtoRows { train, held_out } = kto_rows();
+        KtoObjective::new(KtoRecipe::default(), train, held_out, reference, CONTEXT, cut(8, 1))
+    };
+    assert_eq!(run(&mut verdicts(Reference::WithoutAdapters)), run(&mut verdicts(copy())));
 }

@@ -7,10 +7,12 @@ use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
 use fornax_base::recipe;
 use fornax_post_train::recipe::FinetuneRecipe;
+use fornax_post_train::tuning::ADAPTER_FOLDER;
 use fornax_train::TrainError;
-use fornax_train::run::Run;
+use fornax_train::run::{Outcome, Run};
 
 use super::DeviceArgument;
+use super::model_folder::shown;
 use super::progress;
 use super::report::{Failure, say};
 use super::train::{MAX_RECIPE_BYTES, Shown, conclude, train};
@@ -59,7 +61,8 @@ impl Finetune {
             say_facts(&run);
             Ok(run)
         })?;
-        Ok(conclude(&folder, &outcome))
+        let base = recipe.adapter.is_some().then_some(recipe.model.base);
+        Ok(concluded(&folder, base.as_deref(), &outcome))
     }
 
     fn shown(&self) -> Shown {
@@ -74,6 +77,7 @@ impl Finetune {
         let change = |text: &str, path: &Path| -> Result<FinetuneRecipe, TrainError> {
             Ok(recipe::load(text, &path.display().to_string(), &self.sets)?)
         };
+        let mut base = None;
         let outcome = train(&self.device, self.shown(), folder, |around| {
             let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
             say_facts(&run);
@@ -81,9 +85,11 @@ impl Finetune {
             if run.step() == steps {
                 say(&format!("this run is finished: all {steps} steps are done; its model is written again\n"));
             }
+            let recipe = run.recipe();
+            base = recipe.adapter.is_some().then(|| recipe.model.base.clone());
             Ok(run)
         })?;
-        Ok(conclude(folder, &outcome))
+        Ok(concluded(folder, base.as_deref(), &outcome))
     }
 }
 
@@ -94,8 +100,18 @@ pub(crate) fn read_finetune_recipe(text: &str, path: &Path, sets: &[String]) -> 
     Ok(recipe.resolved()?)
 }
 
+/// Says what to type next: an adapter is tried on its base.
+fn concluded(folder: &Path, base: Option<&str>, outcome: &Outcome) -> Exit {
+    let run = shown(folder);
+    let try_it = match base {
+        Some(base) => format!("generate --model {base} --adapter {run}/{ADAPTER_FOLDER} --prompt TEXT"),
+        None => format!("generate --model {run} --prompt TEXT"),
+    };
+    conclude(folder, outcome, "finetune", &try_it)
+}
+
 /// Says what was found in the data and what learns.
-fn say_facts(run: &Run<FinetuneRecipe>) {
+pub(crate) fn say_facts(run: &Run<FinetuneRecipe>) {
     for fact in run.facts() {
         say(&format!("{fact}\n"));
     }

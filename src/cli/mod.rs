@@ -1,10 +1,12 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod adapter;
 mod bench;
 mod check;
 mod data;
 mod doctor;
 mod explain;
+mod finetune;
 mod generate;
 mod learn;
 mod model_folder;
@@ -39,10 +41,14 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Tune a model with examples, preferences or rewards, as a recipe says
+    Finetune(finetune::Finetune),
     /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
     Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
+    /// Look at adapters, merge them into their model, convert them
+    Adapter(adapter::Adapter),
     /// Show the way of one token through a model: what each head reads, and what may come next
     Explain(explain::Explain),
     /// Write the parts of a language model yourself and compare them with Fornax's own
@@ -60,8 +66,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Adapter(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -114,7 +114,7 @@ impl Train {
             say_sources(&run);
             Ok(run)
         })?;
-        Ok(conclude(&folder, &outcome))
+        Ok(concluded(&folder, &outcome))
     }
 
     fn shown(&self) -> Shown {
@@ -149,7 +149,7 @@ impl Train {
             }
             Ok(run)
         })?;
-        Ok(conclude(folder, &outcome))
+        Ok(concluded(folder, &outcome))
     }
 }
 
@@ -222,19 +222,24 @@ fn say_sources(run: &Run) {
     }
 }
 
-/// Says what to type next and gives the exit code.
-pub(crate) fn conclude(folder: &Path, outcome: &Outcome) -> Exit {
+/// Says what to type next and gives the exit code; `command` is the one that resumes, `try_it` what shows the result.
+pub(crate) fn conclude(folder: &Path, outcome: &Outcome, command: &str, try_it: &str) -> Exit {
     match outcome.ending {
         None => {
-            say(&format!("\ntry it: fornax generate --model {} --prompt TEXT\n", shown(folder)));
+            say(&format!("\ntry it: fornax {try_it}\n"));
             Exit::Done
         }
         Some(ending) => {
-            say(&format!("continue with: fornax train --resume {}\n", shown(folder)));
+            say(&format!("continue with: fornax {command} --resume {}\n", shown(folder)));
             match ending {
                 Ending::Command => Exit::Done,
                 Ending::Signal(exit) => exit,
             }
         }
     }
+}
+
+/// As [`conclude`], of pretraining.
+pub(crate) fn concluded(folder: &Path, outcome: &Outcome) -> Exit {
+    conclude(folder, outcome, "train", &format!("generate --model {} --prompt TEXT", shown(folder)))
 }

@@ -64,8 +64,8 @@ impl Dictionary {
         Dictionary { tokens, lengths }
     }
 
-    /// Tokens from left to right, the longest first where several begin, all bytes of each being `allowed`.
-    fn find(&self, text: &str, allowed: impl Fn(&Range<usize>) -> bool) -> Vec<Found<'_>> {
+    /// Tokens from left to right, the longest first where several begin, each being `allowed`.
+    fn find(&self, text: &str, allowed: impl Fn(&Range<usize>, &AddedToken) -> bool) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         let mut at = 0;
         while at < text.len() {
@@ -73,7 +73,7 @@ impl Dictionary {
                 let range = at..at + length;
                 let (id, token) = self.tokens.get(text.get(range.clone())?)?;
                 let alone = !token.single_word || !(ends_in_word(&text[..at]) || begins_word(&text[range.end..]));
-                (alone && allowed(&range)).then(|| Found { id: *id, token, range })
+                (alone && allowed(&range, token)).then(|| Found { id: *id, token, range })
             });
             at = match &token {
                 Some(token) => token.range.end,
@@ -119,15 +119,15 @@ impl ControlTokens {
         }))
     }
 
-    /// Where tokens stand in `text`, as it is written.
-    pub(crate) fn occurrences(&self, text: &str) -> Vec<Range<usize>> {
-        let mut ranges: Vec<Range<usize>> = [&self.plain, &self.normalized]
+    /// Where tokens stand in `text`, as it is written, and whether each is special.
+    pub(crate) fn occurrences(&self, text: &str) -> Vec<(Range<usize>, bool)> {
+        let mut found: Vec<(Range<usize>, bool)> = [&self.plain, &self.normalized]
             .into_iter()
-            .flat_map(|dictionary| dictionary.find(text, |_| true))
-            .map(|found| found.range)
+            .flat_map(|dictionary| dictionary.find(text, |_, _| true))
+            .map(|found| (found.range, found.token.special))
             .collect();
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges
+        found.sort_unstable_by_key(|(range, _)| range.start);
+        found
     }
 
     /// A token that `text` could be part of, alone or together with what stands beside it: one that holds `text`, or
@@ -212,7 +212,7 @@ impl Tokenizer {
     fn run_pipeline(&self, text: &str, literal: &[Range<usize>]) -> Result<Vec<ChatToken>, tokenizers::Error> {
         let mut pieces = PreTokenizedString::from(text);
         pieces.split(|_, piece| {
-            let found = self.controls.plain.find(piece.get(), |range| lies_in(range, literal));
+            let found = self.controls.plain.find(piece.get(), |range, _| lies_in(range, literal));
             cut(&piece, &found)
         })?;
         pieces.split(|_, mut piece| {
@@ -220,9 +220,14 @@ impl Tokenizer {
                 normalizer.normalize(&mut piece)?;
             }
             let (shift, _) = piece.offsets_original();
-            let found = self.controls.normalized.find(piece.get(), |range| {
+            let found = self.controls.normalized.find(piece.get(), |range, token| {
                 let original = piece.convert_offsets(Offsets::Normalized(range.clone()));
-                original.is_some_and(|range| lies_in(&(shift + range.start..shift + range.end), literal))
+                original.is_some_and(|range| {
+                    let (start, end) = (shift + range.start, shift + range.end);
+                    // A prefix that the normalizer puts before the token may have been a space of any text.
+                    let written = text[start..end].ends_with(token.content.as_str());
+                    lies_in(&(if written { end - token.content.len() } else { start }..end), literal)
+                })
             });
             cut(&piece, &found)
         })?;

@@ -78,6 +78,16 @@ pub(crate) enum Branch {
     },
 }
 
+/// `s (x Aᵀ) Bᵀ`, (n, o): A is (r, i), B is (o, r), all of one dtype.
+pub fn low_rank_product(x_ni: Tensor<2>, a_ri: Tensor<2>, b_or: Tensor<2>, scale: f32) -> Tensor<2> {
+    ops::linear(scaled_low(x_ni, a_ri, scale), b_or, None)
+}
+
+/// Scaled where it is smallest.
+fn scaled_low(x_ni: Tensor<2>, a_ri: Tensor<2>, scale: f32) -> Tensor<2> {
+    ops::linear(x_ni, a_ri, None) * scale
+}
+
 /// `s * (drop(x) A^T) B^T`, in f32 like its file; the dtype of x decides what is computed in.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
@@ -152,10 +162,8 @@ impl LowRank {
     fn add(&self, base: &Projection, base_no: Tensor<2>, x_ni: Tensor<2>, module: &str, pass: &Pass) -> Tensor<2> {
         let dtype = x_ni.dtype();
         let dropped_ni = pass.drop(&x_ni, self.dropout, module);
-        let delta_no = {
-            let low_nr = self.low(dropped_ni.clone().unwrap_or(x_ni));
-            ops::linear(low_nr, self.b_or.clone().cast(dtype), None)
-        };
+        let (a_ri, b_or) = (self.a_ri.clone().cast(dtype), self.b_or.clone().cast(dtype));
+        let delta_no = low_rank_product(dropped_ni.clone().unwrap_or(x_ni), a_ri, b_or, self.scale);
         let Some(dora) = &self.dora else { return base_no + delta_no };
         // PEFT lets dropout act on the base's part of the correction too.
         let plain_no = match dropped_ni {
@@ -171,9 +179,8 @@ impl LowRank {
 
     /// `s * x A^T`, (n, r).
     pub(crate) fn low(&self, x_ni: Tensor<2>) -> Tensor<2> {
-        let dtype = x_ni.dtype();
-        // Scaled where it is smallest.
-        ops::linear(x_ni, self.a_ri.clone().cast(dtype), None) * self.scale
+        let a_ri = self.a_ri.clone().cast(x_ni.dtype());
+        scaled_low(x_ni, a_ri, self.scale)
     }
 
     /// `s * B A`, (o, i) in f32.

@@ -118,12 +118,12 @@ impl AdapterConfig {
     }
 
     /// The rank of a module's adapter, by its name.
-    pub(super) fn rank_of(&self, module: &str) -> Result<usize, AdapterError> {
+    pub(crate) fn rank_of(&self, module: &str) -> Result<usize, AdapterError> {
         Ok(of_pattern("rank_pattern", &self.rank_pattern, module)?.unwrap_or(self.rank))
     }
 
     /// What the product of A and B is multiplied by in a module whose adapter has this rank.
-    pub(super) fn scale_of(&self, module: &str, rank: usize) -> Result<f64, AdapterError> {
+    pub(crate) fn scale_of(&self, module: &str, rank: usize) -> Result<f64, AdapterError> {
         let alpha = of_pattern("alpha_pattern", &self.alpha_pattern, module)?.unwrap_or(self.alpha);
         Ok(if self.rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 })
     }

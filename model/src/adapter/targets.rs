@@ -168,7 +168,7 @@ fn said(targets: &Targets) -> String {
 
 impl Module {
     fn is_inner_linear(&self) -> bool {
-        matches!(self.kind, ModuleKind::Linear { .. }) && self.name != head_module()
+        matches!(self.kind, ModuleKind::Linear { .. }) && self.name != head_module() && self.name != "score"
     }
 }
 

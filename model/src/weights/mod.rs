@@ -4,6 +4,7 @@
 //! tensor stands in one error. Nothing here executes what it reads; pickles are refused.
 
 mod container;
+pub mod mlx;
 pub mod peft;
 mod read;
 mod write;
@@ -103,6 +104,22 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model without logits where one with logits is wanted.
+    #[error("`{folder}` is a reward model: it gives a text one number, and has no next tokens")]
+    RewardModel {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// A model with logits where a reward model is wanted.
+    #[error("`{folder}` is not a reward model: its architecture is {found}, expected {expected}")]
+    NoRewardModel {
+        /// The model folder.
+        folder: PathBuf,
+        /// Its class.
+        found: &'static str,
+        /// The class wanted.
+        expected: &'static str,
+    },
     /// A model folder holds one set of weights; adapters would be missing from it.
     #[error(
         "a model with {adapters} loaded adapters is not written to `{folder}` as a model: save the adapter, or merge it"
@@ -176,6 +193,18 @@ pub fn load_packed(
     device: &Device,
 ) -> Result<Loaded, WeightsError> {
     read::load(folder, options, Some(packing), device)
+}
+
+/// As [`load`], of a reward model (transformers' `...ForSequenceClassification` with one label).
+///
+/// # Errors
+/// See [`WeightsError`].
+pub fn load_reward_model(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load_reward_model(folder, options, device)
 }
 
 /// Loads the parameters of `config` from tensors already at hand (a checkpoint), in f32.

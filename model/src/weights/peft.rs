@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor};
-use fornax_base::files::{FileSystem, read_text_limited, write_atomic, write_atomic_bytes};
+use fornax_base::files::{FileSystem, create_folder, read_text_limited, write_atomic, write_atomic_bytes};
 use safetensors::tensor::Dtype;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -75,6 +75,11 @@ impl AdapterFolder {
             return Err(WeightsError::Pickle { path: pickle }.into());
         }
         Ok(Self { folder: folder.to_path_buf(), config, file: TensorFile::open(&path)? })
+    }
+
+    /// The folder as it was given.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The settings.
@@ -174,7 +179,7 @@ pub(crate) fn tensors_of(planned: &Planned, dora: bool) -> Vec<(String, Vec<usiz
     all
 }
 
-/// Writes an adapter of `decoder` into `folder`, which must exist, with its tensors as `dtype` (PEFT keeps f32 whatever
+/// Writes an adapter of `decoder` into `folder` (created when absent) with its tensors as `dtype` (PEFT keeps f32 whatever
 /// the base is). Each file appears complete or not at all; the settings come last.
 ///
 /// # Errors
@@ -201,6 +206,7 @@ pub(super) fn write(
 ) -> Result<(), AdapterError> {
     let named = |(name, shape, tensor)| (format!("{PREFIX}{name}"), shape, tensor);
     let mut tensors: Vec<_> = tensors.into_iter().map(named).collect();
+    create_folder(fs, folder)?;
     // The order that the safetensors library of Python writes.
     tensors.sort_by(|a: &(String, Vec<usize>, Tensor<1>), b| a.0.cmp(&b.0));
     write_atomic(fs, &folder.join(WEIGHTS_FILE), &mut |out| write_tensors(&tensors, dtype, out))?;

@@ -35,6 +35,32 @@ pub(super) fn load(
     device: &Device,
 ) -> Result<Loaded, WeightsError> {
     let config = config(folder)?;
+    match config.reward {
+        true => Err(WeightsError::RewardModel { folder: folder.to_path_buf() }),
+        false => load_shaped(folder, config, options, packing, device),
+    }
+}
+
+pub(super) fn load_reward_model(
+    folder: &Path,
+    options: LoadOptions,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    let config = config(folder)?;
+    if !config.reward {
+        let (found, expected) = (config.family.architecture(), config.family.reward_architecture());
+        return Err(WeightsError::NoRewardModel { folder: folder.to_path_buf(), found, expected });
+    }
+    load_shaped(folder, config, options, None, device)
+}
+
+fn load_shaped(
+    folder: &Path,
+    config: ModelConfig,
+    options: LoadOptions,
+    packing: Option<Packing>,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
     let files = open_files(folder)?;
     let tensors = Tensors::collect(folder, &files)?;
     let tensors = tensors.checked(folder, &config)?;
@@ -56,6 +82,9 @@ pub(super) fn from_file(
     file: &TensorFile,
     device: &Device,
 ) -> Result<Decoder, WeightsError> {
+    if config.reward {
+        return Err(WeightsError::RewardModel { folder: file.path().to_path_buf() });
+    }
     let files = std::slice::from_ref(file);
     let tensors = Tensors::collect(file.path(), files)?.checked(file.path(), config)?;
     Ok(build(config, &tensors, (DType::F32, None), device))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor};
+use fornax_model::packed::Packing;
 use fornax_model::weights::TensorFile;
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     pub(crate) base: PathBuf,
+    /// The form that the base is loaded in, for one that this form keeps exactly.
+    pub(crate) packing: Option<Packing>,
     pub(crate) expected: TensorFile,
     pub(crate) json: Value,
 }
@@ -23,21 +26,26 @@ pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The adapters over dense bases.
+/// The adapters, over dense bases and over those that packing keeps as they are.
 pub(crate) fn cases() -> Vec<Case> {
     let mut all: Vec<Case> = std::fs::read_dir(fixtures())
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("adapter_config.json").exists() && !path.join("base").exists())
+        .filter(|path| path.join("adapter_config.json").exists())
         .map(|folder| {
             let json = json(&folder.join("expected.json"));
             let base = fixtures().join("..").join(json["base"].as_str().unwrap());
             let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
-            Case { name: folder.file_name().unwrap().display().to_string(), folder, base, expected, json }
+            let name = folder.file_name().unwrap().display().to_string();
+            let packing = name.strip_prefix("qlora-").map(|form| {
+                let block = json["block"].as_u64().unwrap() as usize;
+                Packing::new(form.parse().unwrap(), block).unwrap()
+            });
+            Case { name, folder, base, packing, expected, json }
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(all.len() >= 17, "{} recorded adapters", all.len());
+    assert!(all.len() >= 20, "{} recorded adapters", all.len());
     all
 }
 

@@ -64,6 +64,13 @@ pub enum InitRecipe {
     Gaussian,
 }
 
+impl AdapterRecipe {
+    /// `alpha` or its default.
+    pub fn alpha(&self) -> f64 {
+        self.alpha.unwrap_or(2.0 * self.r as f64)
+    }
+}
+
 impl Default for AdapterRecipe {
     fn default() -> Self {
         Self {

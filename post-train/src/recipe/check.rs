@@ -4,17 +4,20 @@ use fornax_train::TrainError;
 use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
 
 use super::data::CORPUS;
-use super::{AdapterRecipe, FinetuneRecipe, TargetsRecipe};
+use super::{AdapterRecipe, FinetuneRecipe, ObjectiveKind, TargetsRecipe};
+use crate::error::TuneError;
 
 use RecipeCheckError::{Both, Missing, NoEffect};
 
 pub(super) fn check(recipe: &FinetuneRecipe) -> Result<(), TrainError> {
     check_model(recipe)?;
+    recipe.model.packing().map_err(TuneError::from)?;
     if let Some(adapter) = &recipe.adapter {
         check_adapter(adapter)?;
     }
     check_data(recipe)?;
     check_length(recipe)?;
+    check_objective(recipe)?;
     let settings = recipe.settings();
     settings.check()?;
     within("eval.rows", recipe.eval.rows, 1..=1 << 24)?;
@@ -75,6 +78,45 @@ fn check_data(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
         });
     }
     Ok(())
+}
+
+/// Only the section of the recipe's own objective may be there.
+fn check_objective(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
+    use ObjectiveKind::{Cpo, Distill, Dpo, Grpo, Kto, Orpo, Reward, Sft};
+    let because = "`objective` is another one";
+    no_effect(
+        "data.packing",
+        recipe.data.packing.is_some() && recipe.objective != Sft,
+        "`objective` is not `sft`",
+    )?;
+    no_effect("dpo", recipe.dpo.is_some() && recipe.objective != Dpo, because)?;
+    no_effect("orpo", recipe.orpo.is_some() && recipe.objective != Orpo, because)?;
+    no_effect("cpo", recipe.cpo.is_some() && recipe.objective != Cpo, because)?;
+    no_effect("kto", recipe.kto.is_some() && recipe.objective != Kto, because)?;
+    no_effect("reward", recipe.reward.is_some() && recipe.objective != Reward, because)?;
+    no_effect("grpo", recipe.grpo.is_some() && recipe.objective != Grpo, because)?;
+    no_effect("distill", recipe.distill.is_some() && recipe.objective != Distill, because)?;
+    match recipe.objective {
+        Sft => Ok(()),
+        Dpo => recipe.dpo.clone().unwrap_or_default().check(),
+        Orpo => recipe.orpo.clone().unwrap_or_default().check(),
+        Cpo => recipe.cpo.clone().unwrap_or_default().check(),
+        Kto => recipe.kto.clone().unwrap_or_default().check(recipe.train.micro_batch()),
+        Reward if recipe.adapter.is_some() => Err(Both {
+            one: "adapter",
+            other: "objective = \"reward\"",
+            because: "a reward model is trained whole",
+        }),
+        Reward => recipe.reward.clone().unwrap_or_default().check(),
+        Grpo => match &recipe.grpo {
+            None => Err(Missing { key: "grpo.rewards", because: "`objective` is `grpo`" }),
+            Some(grpo) => grpo.check(recipe.train.batch, recipe.checkpoint.every),
+        },
+        Distill => match &recipe.distill {
+            None => Err(Missing { key: "distill.teacher", because: "`objective` is `distill`" }),
+            Some(distill) => distill.check(),
+        },
+    }
 }
 
 fn check_length(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {

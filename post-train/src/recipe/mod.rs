@@ -14,6 +14,14 @@ use serde::{Deserialize, Serialize};
 use fornax_train::TrainError;
 use fornax_train::recipe::{CheckpointRecipe, LogRecipe, ScheduleKind, ScheduleRecipe, Settings};
 
+use crate::cpo::CpoRecipe;
+use crate::distill::DistillRecipe;
+use crate::dpo::DpoRecipe;
+use crate::grpo::GrpoRecipe;
+use crate::kto::KtoRecipe;
+use crate::orpo::OrpoRecipe;
+use crate::reward::RewardRecipe;
+
 pub use adapter::{AdapterRecipe, InitRecipe, TargetsRecipe};
 pub use data::{CORPUS, CORPUS_ROWS, DataRecipe};
 pub use sections::{BaseRecipe, TuneEval, TuneOptimizer, TuneSteps};
@@ -42,6 +50,27 @@ pub struct FinetuneRecipe {
     /// The rule of the updates.
     #[serde(default)]
     pub optimizer: TuneOptimizer,
+    /// The loss of pairs, for objective `dpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<DpoRecipe>,
+    /// The weight of the odds, for objective `orpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orpo: Option<OrpoRecipe>,
+    /// The loss of pairs without a reference, for objective `cpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpo: Option<CpoRecipe>,
+    /// The loss of verdicts, for objective `kto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kto: Option<KtoRecipe>,
+    /// The loss of a reward model, for objective `reward`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardRecipe>,
+    /// Sampling, rewards and loss, for objective `grpo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpo: Option<GrpoRecipe>,
+    /// Teacher and divergence, for objective `distill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillRecipe>,
     /// The learning rate over the run; default linear to 0 without warm-up.
     #[serde(default = "linear_to_zero")]
     pub schedule: ScheduleRecipe,
@@ -62,6 +91,20 @@ pub struct FinetuneRecipe {
 pub enum ObjectiveKind {
     /// Supervised fine-tuning: cross-entropy of the trained tokens.
     Sft,
+    /// Preferences of pairs against a reference.
+    Dpo,
+    /// Preferences of pairs by odds, with the likelihood of the chosen text.
+    Orpo,
+    /// Preferences of pairs without a reference: CPO and SimPO.
+    Cpo,
+    /// Verdicts on single completions.
+    Kto,
+    /// A reward model of pairs.
+    Reward,
+    /// Rewards of sampled completions.
+    Grpo,
+    /// The predictions of another model.
+    Distill,
 }
 
 impl ObjectiveKind {
@@ -69,6 +112,13 @@ impl ObjectiveKind {
     pub fn word(self) -> &'static str {
         match self {
             ObjectiveKind::Sft => "sft",
+            ObjectiveKind::Dpo => "dpo",
+            ObjectiveKind::Orpo => "orpo",
+            ObjectiveKind::Cpo => "cpo",
+            ObjectiveKind::Kto => "kto",
+            ObjectiveKind::Reward => "reward",
+            ObjectiveKind::Grpo => "grpo",
+            ObjectiveKind::Distill => "distill",
         }
     }
 }
@@ -84,6 +134,15 @@ impl FinetuneRecipe {
         full.optimizer.lr.get_or_insert(self.default_lr());
         full.optimizer.beta2.get_or_insert(sections::BETA2);
         full.train.micro_batch.get_or_insert(self.train.batch);
+        match full.objective {
+            // `grpo` and `distill` have keys without a default: `check` has seen their sections.
+            ObjectiveKind::Sft | ObjectiveKind::Grpo | ObjectiveKind::Distill => {}
+            ObjectiveKind::Dpo => drop(full.dpo.get_or_insert_default()),
+            ObjectiveKind::Orpo => drop(full.orpo.get_or_insert_default()),
+            ObjectiveKind::Cpo => drop(full.cpo.get_or_insert_default()),
+            ObjectiveKind::Kto => drop(full.kto.get_or_insert_default()),
+            ObjectiveKind::Reward => drop(full.reward.get_or_insert_default()),
+        }
         if full.schedule.kind != ScheduleKind::Constant {
             full.schedule.final_lr_fraction.get_or_insert(0.0);
         }
@@ -94,6 +153,13 @@ impl FinetuneRecipe {
     fn default_lr(&self) -> f64 {
         let whole = match self.objective {
             ObjectiveKind::Sft => 2e-5,
+            ObjectiveKind::Dpo
+            | ObjectiveKind::Orpo
+            | ObjectiveKind::Cpo
+            | ObjectiveKind::Kto
+            | ObjectiveKind::Grpo
+            | ObjectiveKind::Distill => 1e-6,
+            ObjectiveKind::Reward => 1e-4,
         };
         if self.adapter.is_some() { 10.0 * whole } else { whole }
     }

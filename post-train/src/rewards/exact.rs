@@ -76,7 +76,7 @@ impl Exact {
         let value = column(columns, &self.column)?;
         let texts = match plain_text(&value) {
             Some(text) => Some(vec![text]),
-            None => value.try_iter().ok().and_then(|items| items.map(|item| plain_text(&item)).collect()),
+            None => value.as_array().and_then(|items| items.iter().map(plain_text).collect()),
         };
         let texts: Vec<String> = texts
             .filter(|texts| !texts.is_empty())

@@ -76,6 +76,7 @@ fn patterns() {
     refused("kind = 'regex'\nname = 'form'\npattern = 'ab(c'", &["reward `form`", "`ab(c`", "at character"]);
     refused("kind = 'regex'\npattern = 'é{2}*)'", &["é{2}*)"]);
     refused("kind = 'regex'\npattern = '[z-a]'", &["[z-a]"]);
+    refused("kind = 'regex'\npattern = '(a{1000}){1000}'", &["(a{1000}){1000}"]);
     // Catastrophic in a backtracking engine: given up, not endless.
     let bad = reward("kind = 'regex'\npattern = '^(a|a)*(?=b)\\1$'").unwrap();
     let started = Instant::now();
@@ -118,6 +119,13 @@ fn schemas() {
     check(&recipe(""), json!({}), &[(fenced[0].0, 0.0)]);
     let deep = reward(&recipe("")).unwrap();
     assert_eq!(deep.score(&prompt(json!({})), &"[".repeat(1_000_000)).unwrap().value, 0.0);
+    // A schema that refers to itself without end, and one deeper than a parser goes.
+    std::fs::write(&path, r##"{"$ref": "#"}"##).unwrap();
+    if let Ok(endless) = reward(&recipe("")) {
+        endless.score(&prompt(json!({})), "{}").unwrap();
+    }
+    std::fs::write(&path, "{\"not\":".repeat(1000) + "true" + &"}".repeat(1000)).unwrap();
+    refused(&recipe(""), &["person.json", "recursion"]);
     std::fs::write(&path, r#"{"type": "objekt"}"#).unwrap();
     refused(&recipe(""), &["person.json", "objekt", "/type"]);
     std::fs::write(&path, "{").unwrap();

@@ -16,6 +16,7 @@ use fornax_base::exit::Exit;
 use fornax_data::DataError;
 
 use super::report::Failure;
+pub(crate) use report::print_json;
 
 /// Prepare, measure and clean training text
 #[derive(Debug, Args)]

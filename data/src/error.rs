@@ -74,6 +74,9 @@ pub enum DataError {
     /// A path is not something documents can be read from.
     #[error("`{}` is not a .txt, .jsonl or .parquet file (or .txt.gz, .jsonl.gz), nor a folder with such files", .0.display())]
     NotASource(PathBuf),
+    /// A chat template, or what it says to a conversation.
+    #[error(transparent)]
+    Template(#[from] crate::chat_template::TemplateError),
     /// A path is not something rows can be read from.
     #[error("`{}` is not a .jsonl, .json or .parquet file (or .jsonl.gz, .json.gz), nor a folder with such files", .0.display())]
     NoRecords(PathBuf),

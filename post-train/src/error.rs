@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use fornax_base::exit::Exit;
 use fornax_model::adapter::AdapterError;
-use fornax_model::packed::PackedError;
 use fornax_train::TrainError;
 
 use crate::rewards::RewardError;
@@ -24,6 +23,9 @@ pub enum TuneError {
         /// As given.
         path: PathBuf,
     },
+    /// The base cannot be packed so.
+    #[error(transparent)]
+    Packed(#[from] fornax_model::packed::PackedError),
     /// The base is another one than the run began with.
     #[error("`{file}` of the base `{base}` has checksum {found}, the run began with {expected}")]
     BaseChanged {
@@ -47,9 +49,6 @@ pub enum TuneError {
     /// The adapter cannot be made, read or written.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The packing is none.
-    #[error("`model.packed` cannot be done")]
-    Packed(#[from] PackedError),
     /// A reward of `[[grpo.rewards]]`.
     #[error(transparent)]
     Reward(#[from] RewardError),

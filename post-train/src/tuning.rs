@@ -13,7 +13,6 @@ use fornax_data::rendering::PromptStyle;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::Decoder;
 use fornax_model::adapter::{AdapterConfig, Init, Targets};
-use fornax_model::packed::{Codes, Packing};
 use fornax_model::weights::peft::{self, AdapterFolder};
 use fornax_model::weights::{
     LoadOptions, TensorFile, load, load_packed, read_config, restore_trainable, save as save_model,
@@ -33,12 +32,12 @@ use crate::grpo::{Grpo, GrpoParts};
 use crate::kto::KtoObjective;
 use crate::order::Cut;
 use crate::preference::{PairLoss, PairObjective, Start};
-use crate::recipe::{AdapterRecipe, BaseRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe};
+use crate::recipe::{AdapterRecipe, FinetuneRecipe, InitRecipe, ObjectiveKind, TargetsRecipe};
 use crate::reference;
 use crate::reward::RewardObjective;
 use crate::rewards::Rewards;
 use crate::sft::Sft;
-use rows::Rows;
+pub(crate) use rows::Rows;
 
 /// Where transformers looks for a chat template first.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -107,10 +106,7 @@ impl RunRecipe for FinetuneRecipe {
             restore_trainable(&mut decoder, &file).map_err(unfit)?;
         }
         facts.push(decoder.trainable_line());
-        let steps = self
-            .train
-            .epochs
-            .map(|epochs| (rows_per_epoch as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64);
+        let steps = self.train.epochs.map(|epochs| self.steps_of(rows_per_epoch, epochs));
         let objective: Box<dyn Objective> = match decoder.active_adapter() {
             Some(_) => Box::new(WithDropout { objective, seed: self.seed, step: 0 }),
             None => objective,
@@ -135,7 +131,7 @@ pub struct Base {
 }
 
 impl Base {
-    fn open(
+    pub(crate) fn open(
         recipe: &FinetuneRecipe,
         device: &Device,
         progress: &mut dyn FnMut(Preparing),
@@ -156,7 +152,7 @@ impl Base {
             None => PromptStyle::of_folder(&folder, &tokenizer)?,
         };
         let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-        let loaded = match packing(&recipe.model)? {
+        let loaded = match recipe.model.packing().map_err(TuneError::from)? {
             Some(packing) => load_packed(&folder, options, packing, device)?,
             None => load(&folder, options, device)?,
         };
@@ -166,16 +162,6 @@ impl Base {
     }
 }
 
-/// How the base is packed.
-fn packing(model: &BaseRecipe) -> Result<Option<Packing>, TuneError> {
-    let Some(word) = &model.packed else { return Ok(None) };
-    let codes: Codes = word.parse()?;
-    Ok(Some(match model.block {
-        Some(block) => Packing::new(codes, block)?,
-        None => Packing::usual(codes),
-    }))
-}
-
 /// A model that learns to end its turns with a token stops there when it generates, too.
 fn end_turns(decoder: &mut Decoder, tokenizer: &Tokenizer, style: Option<&PromptStyle>) {
     let Some(end) = style.and_then(|style| style.end_of_turn(tokenizer)) else { return };
@@ -183,7 +169,7 @@ fn end_turns(decoder: &mut Decoder, tokenizer: &Tokenizer, style: Option<&Prompt
 }
 
 /// Puts the recipe's adapter on the model.
-fn attach(decoder: &mut Decoder, recipe: &FinetuneRecipe) -> Result<(), TrainError> {
+pub(crate) fn attach(decoder: &mut Decoder, recipe: &FinetuneRecipe) -> Result<(), TrainError> {
     let Some(adapter) = &recipe.adapter else { return Ok(()) };
     let attached = match &adapter.from {
         Some(folder) => AdapterFolder::open(folder).and_then(|folder| folder.attach(decoder, "default")),
@@ -286,7 +272,13 @@ fn objective(recipe: &FinetuneRecipe, start: &Start<'_>, rows: &mut Rows<'_>) ->
             let (train, held_out) = rows.examples()?;
             let folder = base::folder(&distill.teacher, rows.progress)?;
             let options = LoadOptions { dtype: Some(DType::F32), strict: true };
-            let teacher = load(&folder, options, &start.decoder.device())?.decoder;
+            let device = start.decoder.device();
+            let loaded = match distill.packing().map_err(TuneError::from)? {
+                Some(packing) => load_packed(&folder, options, packing, &device)?,
+                None => load(&folder, options, &device)?,
+            };
+            let mut teacher = loaded.decoder;
+            teacher.set_compute(compute(recipe.train.precision));
             let its_tokenizer = Tokenizer::load(&folder)?;
             let n = train.len();
             let parts = DistillParts {
@@ -390,9 +382,7 @@ impl Product for Tuned {
             None => {
                 self.tokenizer.save(fs, folder)?;
                 // What the model was trained with is what it is to be served with.
-                let foreign = self.style.as_ref().map(|style| style.foreign_source(&self.tokenizer)).transpose();
-                let foreign = foreign.map_err(|problem| fornax_data::DataError::Option(problem.to_string()))?;
-                if let Some(source) = foreign.flatten() {
+                if let Some(source) = self.style.as_ref().and_then(PromptStyle::foreign_source) {
                     write_atomic_bytes(fs, &folder.join(TEMPLATE_FILE), source.as_bytes())?;
                 }
                 Ok(save_model(fs, decoder, DType::F32, SHARD_BYTES, folder)?)

@@ -135,6 +135,13 @@ fn adapters_over_packed_layers_are_those_over_the_dense_ones() {
             let codes = packing.codes().word();
             println!("{:18} {codes} by {}, DoRA {dora}: gradients {worst:.1e}", subject.name, packing.block());
             assert!(worst <= 1e-5, "{}: gradients of A, B and magnitude differ by {worst}", subject.name);
+            let mut saving = over_packed.clone().trainable(true);
+            saving.set_activation_checkpointing(true);
+            let (again, recomputed) = train(&saving.for_one_pass(), &rows);
+            assert_eq!((again, recomputed.len()), (loss, ours.len()));
+            for (name, gradient) in &ours {
+                assert!(relative(&recomputed[name], gradient) <= 1e-5, "{} {name}, recomputed", subject.name);
+            }
             let merged = over_packed.merged(DType::F32).unwrap();
             assert!(merged.packed().is_empty());
             let difference = relative(&forward(&merged, &rows, None), &logits);

@@ -10,6 +10,7 @@ use fornax_data::batches::Cursor;
 use fornax_data::chat::Json;
 use fornax_data::examples::Prompt;
 use fornax_data::tokenizer::Tokenizer;
+use fornax_model::adapter::{AdapterConfig, Targets};
 use fornax_model::weights::TensorFile;
 use fornax_model::{Decoder, ModelConfig};
 use fornax_train::gate::GradientGate;
@@ -187,6 +188,10 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn model(seed: u64) -> Decoder {
+    sharper(seed, 0.02)
+}
+
+fn sharper(seed: u64, init_std: f64) -> Decoder {
     let config = ModelConfig {
         vocab_size: LETTERS.len(),
         width: 16,
@@ -195,6 +200,7 @@ fn model(seed: u64) -> Decoder {
         head_dim: 8,
         ffn_width: 32,
         context: 16,
+        init_std,
         ..ModelConfig::llama(1)
     };
     Decoder::init(&config, seed, &Device::flex())
@@ -273,8 +279,7 @@ impl Trainee {
     }
 
     fn bits(&self) -> Vec<u32> {
-        let values = |tensor: Tensor<1>| tensor.try_into_vec_as::<f32>().unwrap();
-        self.decoder.parameters().into_iter().flat_map(|(_, _, x)| values(x)).map(f32::to_bits).collect()
+        values(&self.decoder).into_iter().map(f32::to_bits).collect()
     }
 }
 
@@ -391,6 +396,38 @@ fn completions_are_learned_from_several_times() {
     assert_ne!(steps[0].1, steps[3].1);
     assert!(steps[0].0.metrics["kl"].abs() < 1e-9 && steps[5].0.metrics["kl"] > 1e-6);
     assert_eq!(trainee.cursor, Cursor { epoch: 1, window: 1 });
+}
+
+/// An adapter alone learns, samples are drawn with it on, and the reference is the same model with it off.
+#[test]
+fn an_adapter_learns_and_the_base_is_its_reference() {
+    let mut trainee = Trainee::new(2e-2);
+    // The frozen embedding is the head, too: it must be large enough for a sure choice.
+    let base = || sharper(4, 0.25);
+    let mut decoder = base();
+    decoder.attach("default", AdapterConfig::lora(8, 16.0, Targets::AllLinear), 7).unwrap();
+    trainee.decoder = decoder.trainable(true);
+    let mut objective = Grpo::new(
+        parts(|parts| {
+            parts.recipe.beta = 1e-3;
+            parts.reference = Some(Reference::WithoutAdapters);
+        }),
+        &trainee.decoder,
+    )
+    .unwrap();
+    let steps: Vec<_> = (0..40).map(|_| trainee.step(&mut objective)).collect();
+    let reward = |(_, metrics): &(StepReport, Metrics)| metrics["reward"];
+    let mean = |steps: &[(StepReport, Metrics)]| steps.iter().map(reward).sum::<f64>() / steps.len() as f64;
+    assert!(mean(&steps[35..]) > mean(&steps[..5]) + 0.3, "{} {}", mean(&steps[..5]), mean(&steps[35..]));
+    assert!(steps[0].0.metrics["kl"].abs() < 1e-9 && steps[39].0.metrics["kl"] > 1e-3);
+    assert_eq!(values(&trainee.decoder.without_adapters()), values(&base()));
+    let plain = trainee.decoder.clone().trainable(false);
+    let rewarded = |model: &Decoder, objective: &mut Grpo| objective.evaluate(model).unwrap().unwrap().metrics["pass@2/sampled"];
+    assert!(rewarded(&plain, &mut objective) > rewarded(&plain.without_adapters(), &mut objective));
+}
+
+fn values(decoder: &Decoder) -> Vec<f32> {
+    decoder.parameters().into_iter().flat_map(|(_, _, x)| x.try_into_vec_as::<f32>().unwrap()).collect()
 }
 
 /// A completion that its length cut off teaches nothing where the recipe says so.

@@ -5,11 +5,13 @@ use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
 
 use super::data::CORPUS;
 use super::{AdapterRecipe, FinetuneRecipe, ObjectiveKind, TargetsRecipe};
+use crate::error::TuneError;
 
 use RecipeCheckError::{Both, Missing, NoEffect};
 
 pub(super) fn check(recipe: &FinetuneRecipe) -> Result<(), TrainError> {
     check_model(recipe)?;
+    recipe.model.packing().map_err(TuneError::from)?;
     if let Some(adapter) = &recipe.adapter {
         check_adapter(adapter)?;
     }
@@ -100,6 +102,11 @@ fn check_objective(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
         Orpo => recipe.orpo.clone().unwrap_or_default().check(),
         Cpo => recipe.cpo.clone().unwrap_or_default().check(),
         Kto => recipe.kto.clone().unwrap_or_default().check(recipe.train.micro_batch()),
+        Reward if recipe.adapter.is_some() => Err(Both {
+            one: "adapter",
+            other: "objective = \"reward\"",
+            because: "a reward model is trained whole",
+        }),
         Reward => recipe.reward.clone().unwrap_or_default().check(),
         Grpo => match &recipe.grpo {
             None => Err(Missing { key: "grpo.rewards", because: "`objective` is `grpo`" }),

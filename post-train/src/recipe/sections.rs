@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use fornax_model::packed::{Codes, PackedError, Packing};
 use fornax_train::recipe::{EvalRecipe, OptimizerKind, OptimizerRecipe, Precision, StepsRecipe};
 
 /// The steps of a run whose length is not known yet.
@@ -21,6 +22,18 @@ pub struct BaseRecipe {
     /// Weights that share a scale in a packed base; default 32, 64 for `nf4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<usize>,
+}
+
+impl BaseRecipe {
+    /// How the base is packed, where it is.
+    ///
+    /// # Errors
+    /// For an unknown word and for a block that cannot be.
+    pub fn packing(&self) -> Result<Option<Packing>, PackedError> {
+        let Some(word) = &self.packed else { return Ok(None) };
+        let codes: Codes = word.parse()?;
+        Packing::new(codes, self.block.unwrap_or(codes.default_block())).map(Some)
+    }
 }
 
 /// `[train]`: length and size of the run.

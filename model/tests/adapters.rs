@@ -9,11 +9,13 @@ mod recorded;
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fornax_base::files::RealFs;
-use fornax_model::adapter::{AdapterConfig, AdapterId, Targets, plan};
+use fornax_base::files::{RealFs, write_atomic};
+use fornax_base::rng::rng;
+use fornax_model::adapter::{AdapterConfig, AdapterError, AdapterId, Targets, plan};
 use fornax_model::ops::{AdamWStep, adamw_step};
+use fornax_model::packed::{Codes, Packing};
 use fornax_model::weights::peft::{AdapterFolder, WEIGHTS_FILE, read_config, save, to_json};
-use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed};
+use fornax_model::weights::{self, LoadOptions, TensorFile, load, load_packed, restore_trainable, write_tensors};
 use fornax_model::{Decoder, Layout, token_tensor};
 
 use recorded::{Case, cases, fixtures, floats, ids, largest_difference, values};
@@ -306,4 +308,103 @@ fn settings_are_written_sorted_with_two_spaces_and_no_last_line_break() {
   "use_rslora": false
 }"#;
     assert_eq!(to_json(&config), expected);
+}
+
+/// The case's base with a new adapter whose parameters have all moved.
+fn moved(mut decoder: Decoder, name: &str, config: AdapterConfig) -> Decoder {
+    decoder.attach(name, config, 7).unwrap();
+    let trained = decoder.trainable_parameters();
+    decoder.visit_mut(&mut |name, mut parameter| {
+        if let Some((_, _, old)) = trained.iter().find(|(other, _, _)| other == name) {
+            let mut random = rng(3, 0, name);
+            let noise: Vec<f32> = (0..old.dims()[0]).map(|_| random.normal_f32() * 0.1).collect();
+            let n = noise.len();
+            parameter.set_flat(old.clone() + Tensor::from_data(TensorData::new(noise, [n]), &Device::flex()));
+        }
+    });
+    decoder
+}
+
+#[test]
+fn magnitudes_over_a_packed_base_are_those_over_what_it_stands_for() {
+    let all = cases();
+    let case = all.iter().find(|case| case.name == "qwen2").unwrap();
+    for packing in [Codes::Int8, Codes::Int4, Codes::Nf4].map(Packing::usual) {
+        let config = AdapterConfig { dora: true, ..AdapterConfig::lora(3, 6.0, Targets::AllLinear) };
+        let packed = base(case).quantized(packing);
+        let dense = packed.in_dtype(DType::F32);
+        let [packed, dense] = [packed, dense].map(|base| moved(base, "default", config.clone()).trainable(true));
+        let tokens = ids(&case.expected, "tokens");
+        let (a, b) = (logits(&packed, &tokens, 2), logits(&dense, &tokens, 2));
+        assert!(largest_difference(&a, &b) < 2e-5, "{packing:?}: {}", largest_difference(&a, &b));
+        let [a, b] = [packed, dense].map(|decoder| decoder.backward(&loss(&decoder, &case.expected)));
+        assert_eq!(a.len(), b.len());
+        for (name, gradient) in a {
+            let (found, expected) = (values(gradient), values(b[&name].clone()));
+            let largest = expected.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+            assert!(largest_difference(&found, &expected) < 2e-5 * largest, "{packing:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_trained_is_restored_and_nothing_else_is_asked_for() {
+    let all = cases();
+    let case = all.iter().find(|case| case.name == "save-head").unwrap();
+    let (trained, _) = adapted(case);
+    let config = read_config(&case.folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trained.safetensors");
+    write_atomic(&RealFs, &path, &mut |out| write_tensors(&trained.trainable_parameters(), DType::F32, out))
+        .unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    let mut fresh = base(case);
+    fresh.attach("default", config.clone(), 1).unwrap();
+    let mut fresh = fresh.trainable(true);
+    restore_trainable(&mut fresh, &file).unwrap();
+    let tokens = ids(&case.expected, "tokens");
+    assert_eq!(logits(&fresh, &tokens, 2), logits(&trained, &tokens, 2));
+    assert!(fresh.trainable_parameters().len() == file.names().count());
+    let mut other = base(case);
+    other.attach("default", AdapterConfig { rank: 3, ..config }, 1).unwrap();
+    let before = logits(&other, &tokens, 2);
+    let error = restore_trainable(&mut other, &file).unwrap_err().to_string();
+    assert!(error.contains("lora_A.weight` is [4, 48], expected [3, 48]"), "{error}");
+    assert_eq!(logits(&other, &tokens, 2), before);
+    let error = restore_trainable(&mut base(case), &file).unwrap_err().to_string();
+    assert!(error.contains("model.embed_tokens.weight` [113, 48] is missing"), "{error}");
+}
+
+#[test]
+fn adapters_come_and_go_by_their_names() {
+    let all = cases();
+    let case = &all[0];
+    let mut decoder = base(case);
+    let lora = || AdapterConfig::lora(2, 4.0, Targets::AllLinear);
+    let expected = logits(&decoder, &ids(&case.expected, "tokens"), 2);
+    let parameters = decoder.parameters().len();
+    let one = decoder.attach("one", lora(), 1).unwrap();
+    assert!(matches!(decoder.attach("one", lora(), 1), Err(AdapterError::Taken { .. })));
+    for name in ["", "a.b", "a b", "é"] {
+        assert!(matches!(decoder.attach(name, lora(), 1), Err(AdapterError::Name { .. })), "{name:?}");
+    }
+    let wrong = AdapterConfig::lora(2, 4.0, Targets::Names(vec!["q_proj".into(), "q_porj".into()]));
+    let error = decoder.attach("two", wrong, 1).unwrap_err().to_string();
+    assert!(error.contains("`q_porj` names no module"), "{error}");
+    let two = decoder.attach("two", lora(), 1).unwrap();
+    let names: Vec<String> = decoder.adapters().map(|(_, name, _)| name.to_string()).collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(decoder.active_adapter(), Some(two));
+    let trained = decoder.trainable_parameters();
+    assert!(trained.iter().all(|(name, _, _)| name.contains(".two.")), "only the active adapter is trained");
+    let folder = tempfile::tempdir().unwrap();
+    let error = weights::save(&RealFs, &decoder, DType::F32, 1 << 30, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("2 loaded adapters"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    decoder.detach(one);
+    decoder.detach(two);
+    assert_eq!(decoder.parameters().len(), parameters);
+    assert_eq!(logits(&decoder, &ids(&case.expected, "tokens"), 2), expected);
+    assert!(matches!(decoder.merged(DType::F32), Err(AdapterError::NoneActive)));
+    weights::save(&RealFs, &decoder, DType::F32, 1 << 30, folder.path()).unwrap();
 }

@@ -12,7 +12,7 @@ use super::objects::{Dict, List};
 
 /// Bytes that one rendering may read and write in operators, filters and output: with the fuel of the library this
 /// bounds its time and memory.
-const WORK: usize = 32 << 20;
+const WORK: usize = 16 << 20;
 /// How many bytes more for each byte of the conversation, which templates trim, split and join.
 const WORK_PER_BYTE: usize = 32;
 /// What an item of a list counts for, in bytes.
@@ -44,7 +44,7 @@ pub(super) fn spend(bytes: usize) -> Result<(), Error> {
         None => {
             LEFT.set(0);
             Err(invalid(
-                "the template reads and writes too much text: more than 32 MiB and 32 times the conversation",
+                "the template reads and writes too much text: more than 16 MiB and 32 times the conversation",
             ))
         }
     }
@@ -104,14 +104,14 @@ fn shallow(value: &Value, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH || is_namespace(value) && depth > 0 {
         return Err(invalid("objects are nested too deeply, or hold a namespace"));
     }
-    spend(ITEM)?;
-    let children =
-        matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) && value.len().is_some();
-    if children && !is_input(value) {
-        for child in value.try_iter()? {
-            let child = if value.kind() == ValueKind::Map { value.get_item(&child)? } else { child };
-            shallow(&child, depth + 1)?;
-        }
+    let holds = matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable);
+    if !holds || value.len().is_none() || is_input(value) {
+        return spend(ITEM / 4);
+    }
+    spend(ITEM * 2)?;
+    for child in value.try_iter()? {
+        let child = if value.kind() == ValueKind::Map { value.get_item(&child)? } else { child };
+        shallow(&child, depth + 1)?;
     }
     Ok(())
 }
@@ -225,6 +225,7 @@ fn compare(a: &Value, b: &Value, check: impl Fn(std::cmp::Ordering) -> bool) -> 
 
 fn contains(container: &Value, item: &Value) -> Result<bool, Error> {
     spend_on(container)?;
+    spend_on(container)?;
     match container.kind() {
         ValueKind::String => {
             let (text, part) = (container.as_str().unwrap_or_default(), item.as_str());
@@ -260,8 +261,8 @@ fn add(a: &Value, b: &Value) -> Result<Value, Error> {
         return Ok(Value::from([left, right].concat()));
     }
     if lists(a) && lists(b) {
-        spend_on(a)?;
-        spend_on(b)?;
+        // Handing an item on is cheap, and some templates build their messages one by one.
+        spend((a.len().unwrap_or(1) + b.len().unwrap_or(1)).saturating_mul(ITEM / 4))?;
         return Ok(Value::from(a.try_iter()?.chain(b.try_iter()?).collect::<Vec<_>>()));
     }
     let unusable = || invalid(format!("{} and {} cannot be added", a.kind(), b.kind()));

@@ -1,10 +1,15 @@
 //! The same weights give the same numbers on every path: training forward, prefill in chunks, token by
-//! token, a truncated, a reset and a batched cache, packed documents, and the autodiff device.
+//! token, a truncated, a reset and a batched cache, packed documents, packed weights, the autodiff device, and
+//! adapters.
 //!
 //! Shapes: b rows, t tokens, v vocabulary; logits are row-major [b, t, v].
 
 #![allow(clippy::print_stdout, reason = "measured differences, shown with --nocapture")]
 
+#[path = "equivalence/adapters.rs"]
+mod adapters;
+#[path = "equivalence/packed.rs"]
+mod packed;
 #[path = "equivalence/subjects.rs"]
 mod subjects;
 

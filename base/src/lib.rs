@@ -7,6 +7,7 @@ pub mod gguf;
 pub mod lock;
 #[expect(unsafe_code, reason = "a memory map cannot be had without")]
 pub mod mmap;
+pub mod numbers;
 pub mod paths;
 pub mod recipe;
 pub mod rng;

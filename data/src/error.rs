@@ -74,6 +74,37 @@ pub enum DataError {
     /// A path is not something documents can be read from.
     #[error("`{}` is not a .txt, .jsonl or .parquet file (or .txt.gz, .jsonl.gz), nor a folder with such files", .0.display())]
     NotASource(PathBuf),
+    /// A chat template, or what it says to a conversation.
+    #[error(transparent)]
+    Template(#[from] crate::chat_template::TemplateError),
+    /// A path is not something rows can be read from.
+    #[error("`{}` is not a .jsonl, .json or .parquet file (or .jsonl.gz, .json.gz), nor a folder with such files", .0.display())]
+    NoRecords(PathBuf),
+    /// A row of post-training data cannot be used.
+    #[error(transparent)]
+    Row(#[from] crate::records::RowError),
+    /// No row of a file can be used.
+    #[error("nothing is left of {files}: {read} rows read, {skipped} passed over, {dropped} too long{}", foremost(why.as_deref()))]
+    NothingLeft {
+        /// The files as given.
+        files: String,
+        /// Rows that were read.
+        read: u64,
+        /// Rows that cannot be used.
+        skipped: u64,
+        /// Rows that were left out because of their length.
+        dropped: u64,
+        /// What was wrong with the foremost row that was passed over.
+        why: Option<String>,
+    },
+    /// Batches of no rows.
+    #[error("{found} rows in batches of {rows} make no batch, at least 1 of both is needed")]
+    NoRows {
+        /// Rows that there are.
+        found: usize,
+        /// Rows asked for in a batch.
+        rows: usize,
+    },
     /// A compressed file or a Parquet file is cut off or damaged.
     #[error("`{}` is cut off or damaged after {what} {after}: {reason}", path.display())]
     Broken {
@@ -124,9 +155,6 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
-    /// A chat template, or a conversation rendered with it.
-    #[error(transparent)]
-    Template(#[from] crate::chat_template::TemplateError),
     /// Files of the hub.
     #[error(transparent)]
     Hub(#[from] crate::hub::HubError),
@@ -178,6 +206,10 @@ pub enum DataError {
     /// The thread that makes batches ended.
     #[error("the thread that prepares batches stopped: {0}")]
     Prefetch(String),
+}
+
+fn foremost(why: Option<&str>) -> String {
+    why.map(|why| format!("; the foremost: {why}")).unwrap_or_default()
 }
 
 impl DataError {
@@ -233,6 +265,7 @@ impl DataError {
                  (`data.clean.skip_bad_rows`) passes over rows that cannot be read"
                     .into(),
             ),
+            DataError::Row(error) => Some(error.problem.hint()),
             DataError::Hub(error) => error.hint(),
             _ => None,
         }

@@ -17,7 +17,8 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 pub use self::error::HubError;
 pub use self::selection::{HubPath, Selection};
-use crate::sources::TextFile;
+use crate::records;
+use crate::sources::{self, TextFile};
 
 /// Where the hub is when the environment does not say.
 pub const ENDPOINT: &str = "https://huggingface.co";
@@ -112,15 +113,36 @@ impl Hub {
     /// [`HubError`]: what the hub refused, what cannot be reached, or that no file or more than one set of files is
     /// meant.
     pub fn fetch(&self, path: &HubPath, progress: &mut dyn FnMut(HubProgress)) -> Result<Vec<TextFile>, HubError> {
+        self.fetch_ending(path, &sources::ENDINGS, progress)
+    }
+
+    /// [`Hub::fetch`] of the files that hold rows of post-training data.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`].
+    pub fn fetch_rows(
+        &self,
+        path: &HubPath,
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<Vec<TextFile>, HubError> {
+        self.fetch_ending(path, &records::ENDINGS, progress)
+    }
+
+    fn fetch_ending(
+        &self,
+        path: &HubPath,
+        endings: &'static [&'static str],
+        progress: &mut dyn FnMut(HubProgress),
+    ) -> Result<Vec<TextFile>, HubError> {
         let api = self.api()?;
         let asked = self.repo(path, &path.revision);
         let (commit, files) = match api.repo(asked.clone()).info() {
             Ok(info) => {
                 check_word("commit", &info.sha)?;
                 let names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
-                (info.sha, path.choose(&names)?)
+                (info.sha, path.choose(&names, endings)?)
             }
-            Err(error) => match self.kept(path, &asked) {
+            Err(error) => match self.kept(path, &asked, endings) {
                 Some(file) if is_unreachable(&error) => return Ok(vec![file]),
                 _ => return Err(self.refused(path, error)),
             },
@@ -131,8 +153,59 @@ impl Hub {
             .repo(asked)
             .create_ref(&commit)
             .map_err(|e| HubError::cache(&self.cache, e))?;
-        let download = Download { hub: self, path, repo: self.repo(path, &commit), api: &api };
+        let download = Download { hub: self, path, repo: self.repo(path, &commit), api: &api, endings };
         files.iter().map(|file| download.file(file, progress)).collect()
+    }
+
+    /// The folder of a model: what Fornax reads of it, downloaded where the cache has none. Without a network the
+    /// cache alone is looked at.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`]; [`HubError::NoFile`] where there is no `config.json` or no `.safetensors` file.
+    pub fn fetch_model(&self, path: &HubPath, progress: &mut dyn FnMut(HubProgress)) -> Result<PathBuf, HubError> {
+        let model = |revision: &str| Repo::with_revision(path.repo.clone(), RepoType::Model, revision.to_owned());
+        let api = self.api()?;
+        let asked = model(&path.revision);
+        let info = match api.repo(asked.clone()).info() {
+            Ok(info) => info,
+            Err(error) => {
+                return match self.kept_model(path) {
+                    Some(folder) if is_unreachable(&error) => Ok(folder),
+                    _ => Err(self.refused(path, error)),
+                };
+            }
+        };
+        check_word("commit", &info.sha)?;
+        let mut files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+        files.retain(|name| is_of_model(name));
+        files.sort_unstable();
+        let lacks = |what: &str| HubError::NoFile {
+            repo: path.shown("").display().to_string(),
+            asked: what.to_owned(),
+            found: files.join(", "),
+        };
+        if !files.iter().any(|name| name.ends_with(".safetensors")) {
+            return Err(lacks("*.safetensors"));
+        }
+        progress(HubProgress::Files { repo: path.repo.clone(), commit: info.sha.clone(), files: files.clone() });
+        let cache = Cache::new(self.cache.clone());
+        cache.repo(asked).create_ref(&info.sha).map_err(|e| HubError::cache(&self.cache, e))?;
+        let download = Download { hub: self, path, repo: model(&info.sha), api: &api, endings: &[] };
+        let mut folder = None;
+        for file in &files {
+            let local = download.local(file, progress)?;
+            if file == "config.json" {
+                folder = local.parent().map(Path::to_path_buf);
+            }
+        }
+        folder.ok_or_else(|| lacks("config.json"))
+    }
+
+    /// The folder of a model that the cache has; nothing is fetched.
+    pub fn kept_model(&self, path: &HubPath) -> Option<PathBuf> {
+        let asked = Repo::with_revision(path.repo.clone(), RepoType::Model, path.revision.clone());
+        let config = Cache::new(self.cache.clone()).repo(asked).get("config.json")?;
+        config.parent().map(Path::to_path_buf)
     }
 
     fn api(&self) -> Result<Api, HubError> {
@@ -148,10 +221,10 @@ impl Hub {
     }
 
     /// The one file a path names, from the cache, when the hub cannot be asked.
-    fn kept(&self, path: &HubPath, asked: &Repo) -> Option<TextFile> {
+    fn kept(&self, path: &HubPath, asked: &Repo, endings: &[&'static str]) -> Option<TextFile> {
         let Selection::Path(file) = &path.selection else { return None };
         let found = Cache::new(self.cache.clone()).repo(asked.clone()).get(file)?;
-        TextFile::new(found, path.shown(file))
+        TextFile::new(found, path.shown(file), endings)
     }
 
     fn refused(&self, path: &HubPath, error: ApiError) -> HubError {
@@ -173,17 +246,23 @@ struct Download<'a> {
     path: &'a HubPath,
     repo: Repo,
     api: &'a Api,
+    endings: &'static [&'static str],
 }
 
 impl Download<'_> {
+    /// Where the file lies in the cache.
+    fn local(&self, file: &str, progress: &mut dyn FnMut(HubProgress)) -> Result<PathBuf, HubError> {
+        let cached = Cache::new(self.hub.cache.clone()).repo(self.repo.clone());
+        match cached.get(file) {
+            Some(found) => Ok(found),
+            None => self.download(file, &cached, progress),
+        }
+    }
+
     fn file(&self, file: &str, progress: &mut dyn FnMut(HubProgress)) -> Result<TextFile, HubError> {
         let shown = self.path.shown(file);
-        let cached = Cache::new(self.hub.cache.clone()).repo(self.repo.clone());
-        let local = match cached.get(file) {
-            Some(found) => found,
-            None => self.download(file, &cached, progress)?,
-        };
-        TextFile::new(local, shown).ok_or_else(|| HubError::NoFile {
+        let local = self.local(file, progress)?;
+        TextFile::new(local, shown, self.endings).ok_or_else(|| HubError::NoFile {
             repo: self.path.shown("").display().to_string(),
             asked: file.to_owned(),
             found: "a file of another kind".to_owned(),
@@ -262,6 +341,20 @@ impl Download<'_> {
             }
         })
     }
+}
+
+/// Whether a file of a repository belongs to a model as Fornax reads it.
+fn is_of_model(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+    ];
+    NAMES.contains(&name) || (name.ends_with(".safetensors") && !name.contains('/'))
 }
 
 /// Removes a part that is already as long as the file (the process died before giving it its name): the hub answers a

@@ -15,7 +15,7 @@ use fornax_base::files::sha256_file;
 use sha2::{Digest, Sha256};
 
 use self::json_lines::JsonLineRows;
-pub(crate) use self::json_lines::json_values;
+pub(crate) use self::json_lines::{in_line, json_values};
 use self::parquet::ParquetRows;
 use self::text::TextRows;
 use crate::corpus;
@@ -60,6 +60,8 @@ pub enum Format {
     Text,
     /// One JSON object a line, one of whose fields is the text. Blank lines are passed over.
     JsonLines,
+    /// A JSON list of objects; rows of post-training data alone come from it.
+    Json,
     /// A column of strings, read page by page.
     Parquet,
 }
@@ -78,12 +80,13 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    /// The file at `path`, shown as `shown`, by the end of `shown`.
-    pub(crate) fn new(path: PathBuf, shown: PathBuf) -> Option<TextFile> {
+    /// The file at `path`, shown as `shown`, by the end of `shown`, which must be one of `endings`.
+    pub(crate) fn new(path: PathBuf, shown: PathBuf, endings: &[&'static str]) -> Option<TextFile> {
         let name = shown.to_str()?;
-        let ending = ENDINGS.into_iter().filter(|ending| name.ends_with(ending)).max_by_key(|e| e.len())?;
+        let ending = *endings.iter().filter(|ending| name.ends_with(**ending)).max_by_key(|e| e.len())?;
         let format = match ending {
             ".parquet" => Format::Parquet,
+            ".json" | ".json.gz" => Format::Json,
             ".jsonl" | ".jsonl.gz" => Format::JsonLines,
             _ => Format::Text,
         };
@@ -137,14 +140,9 @@ impl Source {
     /// # Errors
     /// When nothing is there, or it is none of these.
     pub fn from_path(path: &Path, field: Option<&str>) -> Result<Source, DataError> {
-        let about = std::fs::metadata(path).map_err(read_error(path))?;
-        let files = match about.is_dir() {
-            true => files_in(path)?,
-            false => TextFile::new(path.to_owned(), path.to_owned()).into_iter().collect(),
-        };
-        match files.is_empty() {
-            true => Err(DataError::NotASource(path.to_owned())),
-            false => Ok(Source::from_files(files, field)),
+        match files_at(path, &ENDINGS)? {
+            files if files.is_empty() => Err(DataError::NotASource(path.to_owned())),
+            files => Ok(Source::from_files(files, field)),
         }
     }
 
@@ -288,12 +286,20 @@ fn corpus_content(name: String, documents: Documents) -> Result<Content, DataErr
     Ok(Content { name, bytes, sha256: digest::hex(&hash.finalize()) })
 }
 
-fn files_in(folder: &Path) -> Result<Vec<TextFile>, DataError> {
+/// The file at a path, or the files of a folder in the order of their names, whose names end in one of `endings`.
+pub(crate) fn files_at(path: &Path, endings: &[&'static str]) -> Result<Vec<TextFile>, DataError> {
+    match std::fs::metadata(path).map_err(read_error(path))?.is_dir() {
+        true => files_in(path, endings),
+        false => Ok(TextFile::new(path.to_owned(), path.to_owned(), endings).into_iter().collect()),
+    }
+}
+
+fn files_in(folder: &Path, endings: &[&'static str]) -> Result<Vec<TextFile>, DataError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(read_error(folder))? {
         let path = entry.map_err(read_error(folder))?.path();
         if path.is_file() {
-            files.extend(TextFile::new(path.clone(), path));
+            files.extend(TextFile::new(path.clone(), path, endings));
         }
     }
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -318,7 +324,7 @@ fn file_rows(file: &TextFile, field: &str, replace_invalid: bool) -> Rows {
 }
 
 /// Opens a regular file; opening a pipe would wait for its writer.
-fn open(path: &Path) -> Result<File, DataError> {
+pub(crate) fn open(path: &Path) -> Result<File, DataError> {
     if !std::fs::metadata(path).map_err(read_error(path))?.is_file() {
         return Err(DataError::NotASource(path.to_owned()));
     }
@@ -331,19 +337,19 @@ fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + use<> {
 }
 
 /// The lines of a file, decompressed where needed, counted.
-struct Lines {
+pub(crate) struct Lines {
     shown: Arc<Path>,
-    reader: Box<dyn BufRead + Send>,
+    pub(crate) reader: Box<dyn BufRead + Send>,
     gzip: bool,
     /// Bytes (after decompression) and lines read so far.
-    offset: u64,
-    count: u64,
+    pub(crate) offset: u64,
+    pub(crate) count: u64,
 }
 
 const BUFFER_BYTES: usize = 1 << 18;
 
 impl Lines {
-    fn open(file: &TextFile) -> Result<Lines, DataError> {
+    pub(crate) fn open(file: &TextFile) -> Result<Lines, DataError> {
         let plain = BufReader::with_capacity(BUFFER_BYTES, open(&file.path)?);
         let reader: Box<dyn BufRead + Send> = match file.gzip {
             true => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(plain))),
@@ -354,7 +360,7 @@ impl Lines {
 
     /// Appends bytes up to and including the next line break to `buffer`, at most so many that one more than `limit`
     /// is never exceeded. Returns how many came: 0 at the end of the file.
-    fn append(&mut self, buffer: &mut Vec<u8>, limit: u64) -> Result<usize, DataError> {
+    pub(crate) fn append(&mut self, buffer: &mut Vec<u8>, limit: u64) -> Result<usize, DataError> {
         let room = (limit + 1).saturating_sub(buffer.len() as u64);
         let n = self.reader.by_ref().take(room).read_until(b'\n', buffer).map_err(|e| self.broken(e))?;
         self.offset += n as u64;
@@ -363,7 +369,7 @@ impl Lines {
     }
 
     /// Passes over the rest of a line of which a part was read.
-    fn skip_line(&mut self) -> Result<(), DataError> {
+    pub(crate) fn skip_line(&mut self) -> Result<(), DataError> {
         loop {
             let piece = match self.reader.fill_buf() {
                 Ok(piece) => piece,
@@ -382,7 +388,7 @@ impl Lines {
     }
 
     /// A gzip stream that does not decompress is damaged; other failures are those of the disk.
-    fn broken(&self, error: std::io::Error) -> DataError {
+    pub(crate) fn broken(&self, error: std::io::Error) -> DataError {
         let path = self.shown.to_path_buf();
         match error.kind() {
             std::io::ErrorKind::UnexpectedEof

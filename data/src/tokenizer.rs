@@ -25,9 +25,10 @@ use fornax_base::files::{FileSystem, create_folder, read_limited, sha256_hex, wr
 use self::characters::CharacterTable;
 pub(crate) use self::chat::ControlTokens;
 pub use self::guard::catches_panics;
-use self::guard::guarded;
+pub(crate) use self::guard::guarded;
 use self::settings::{SideFiles, SpecialIds};
 use self::spelling::Spelling;
+pub(crate) use self::train::CHAT_TEMPLATE;
 pub use self::train::TrainProgress;
 use crate::digest;
 use crate::error::DataError;

@@ -4,9 +4,9 @@
 #
 #   eval/peers/gpu.sh PHASE... --fornax ARCHIVE --out DIR [--budget SECONDS] [--caches DIR] [--fixtures DIR]
 #
-# PHASE is ops, parity, train, decode or peer, or all of them as `all`, in the order given. The machine needs an NVIDIA
+# PHASE is ops, parity, train, decode, peer or post, or all of them as `all`, in the order given. The machine needs an NVIDIA
 # driver, CUDA 13 with NVRTC and headers (CUDA_PATH, /usr/local/cuda, or what came with torch), and Python, for `peer`
-# with torch and transformers; no Rust, no network. ARCHIVE is what eval/peers/pack.sh wrote. A phase writes
+# with torch and transformers, for `post` with torch (and peft and bitsandbytes where they are); no Rust, no network. ARCHIVE is what eval/peers/pack.sh wrote. A phase writes
 # DIR/PHASE.json after each of its measurements and has at most 8 minutes; what does not fit into them or into the budget
 # is skipped and named. A failed measurement is recorded and the next one begins. Tuning results and compiled kernels are
 # left in DIR/caches-*.tar.xz; give DIR as --caches next time. Exit code: 0, 1 where a measurement failed, 2 for wrong
@@ -14,7 +14,7 @@
 #
 # For a trial on another machine, variables change what is measured: DEVICE (cuda), WORKLOAD (gpt2), PRECISION (bf16),
 # BATCH and CONTEXT (the workload's), SECONDS_EACH (20), PROMPT_TOKENS (256), NEW_TOKENS (128), PYTHON (python3),
-# TORCH_MODES (eager compile).
+# TORCH_MODES (eager compile); for `post` POST_WORKLOAD (m134), POST_BATCH (16) and POST_CONTEXT (1024).
 set -uo pipefail
 
 wrong() {
@@ -39,9 +39,9 @@ while (($# > 0)); do
         esac
         shift 2
         ;;
-    all) phases+=(ops parity train decode peer) && shift ;;
-    ops | parity | train | decode | peer) phases+=("$1") && shift ;;
-    *) wrong "\`$1\` is not a phase or a flag; phases are ops, parity, train, decode, peer, all" ;;
+    all) phases+=(ops parity train decode peer post) && shift ;;
+    ops | parity | train | decode | peer | post) phases+=("$1") && shift ;;
+    *) wrong "\`$1\` is not a phase or a flag; phases are ops, parity, train, decode, peer, post, all" ;;
     esac
 done
 ((${#phases[@]} > 0)) || wrong 'no phase was given'
@@ -54,6 +54,7 @@ done
 device=${DEVICE:-cuda} workload=${WORKLOAD:-gpt2} precision=${PRECISION:-bf16} each=${SECONDS_EACH:-20}
 prompt=${PROMPT_TOKENS:-256} new=${NEW_TOKENS:-128} python=${PYTHON:-python3} modes=${TORCH_MODES:-eager compile}
 batch=(${BATCH:+--batch "$BATCH"} ${CONTEXT:+--context "$CONTEXT"})
+tuned=(--workload "${POST_WORKLOAD:-m134}" --batch "${POST_BATCH:-16}" --context "${POST_CONTEXT:-1024}")
 # Of the 8 minutes, some seconds are for packing the caches.
 phase_seconds=460
 
@@ -157,6 +158,18 @@ peer() {
     done
     measure generate 60 "$python" "$here/generate_transformers.py" --workload "$workload" --device "$device" \
         --dtype "$precision" --prompt-tokens "$prompt" --new-tokens "$new"
+}
+
+# Steps of tuning held to those recorded beside the models of --fixtures, then speed and memory beside PEFT.
+post() {
+    local mode recorded
+    recorded=$(dirname "$fixtures")
+    ours f32 30 parity --post --fixtures "$recorded" --precision f32
+    ours "$precision-rounded" 30 parity --post --fixtures "$recorded" --precision "$precision"
+    for mode in full lora qlora dpo; do
+        measure "finetune-$mode" $((30 + 2 * each)) "$python" "$here/finetune.py" --fornax "$fornax" "${tuned[@]}" \
+            --mode "$mode" --device "$device" --dtype "$precision" --rounds 1 --seconds "$each" --warmup 5 --json
+    done
 }
 
 for phase in "${phases[@]}"; do

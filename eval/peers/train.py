@@ -40,13 +40,15 @@ def sides(workload, mode, a):
     return fornax, torch
 
 
-def compare(workload, mode, a):
-    fornax, torch = sides(workload, mode, a)
+def compare(workload, mode, commands, a, equal=("params",)):
+    """Turns of both commands, Fornax's leading; the fields `equal` must say that both did the same work."""
+    fornax, torch = commands
     rounds = []
     for number in range(a.rounds):
         ours, theirs = turn(fornax), turn(torch)
-        if ours["params"] != theirs["params"]:
-            raise SystemExit(f"error: {workload}: {ours['params']} parameters against {theirs['params']}")
+        for field in equal:
+            if ours[field] != theirs[field]:
+                raise SystemExit(f"error: {workload} {mode}: {field} is {ours[field]} against {theirs[field]}")
         ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
         say(f"{workload} round {number + 1} of {a.rounds}: {ours['tokens_per_second']:.0f} against "
             f"{theirs['tokens_per_second']:.0f} tokens/s ({mode}), ratio {ratio:.3f}")
@@ -60,7 +62,7 @@ def compare(workload, mode, a):
     def most(side, field):
         return max((r[side][field] for r in rounds if r[side].get(field) is not None), default=None)
 
-    return {
+    return rounds, {
         "workload": workload,
         "device": a.device,
         "dtype": a.dtype,
@@ -83,11 +85,10 @@ def compare(workload, mode, a):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def arguments():
+    """The parser of the flags that training and tuning have in common."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--fornax", default="target/release/fornax", help="the program")
-    parser.add_argument("--workload", default="nano,small,story", help="names, with commas")
-    parser.add_argument("--mode", default="eager", help="eager, compile, or both with a comma")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16", "f16"])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -97,6 +98,14 @@ def main():
     parser.add_argument("--batch", type=int)
     parser.add_argument("--context", type=int)
     parser.add_argument("--json", action="store_true", help="one object a line instead of a table")
+    return parser
+
+
+def main():
+    parser = arguments()
+    parser.description = __doc__.split("\n\n")[0]
+    parser.add_argument("--workload", default="nano,small,story", help="names, with commas")
+    parser.add_argument("--mode", default="eager", help="eager, compile, or both with a comma")
     a = parser.parse_args()
     if a.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -105,7 +114,7 @@ def main():
               f"{'fornax MiB':>10} {'torch MiB':>10}", flush=True)
     for workload in a.workload.split(","):
         for mode in a.mode.split(","):
-            r = compare(workload, mode, a)
+            _, r = compare(workload, mode, sides(workload, mode, a), a)
             if a.json:
                 print(json.dumps(r), flush=True)
             else:

@@ -80,6 +80,47 @@ def percentile(ordered, share):
     return ordered[round((len(ordered) - 1) * share)]
 
 
+def rotation(head_dim, context, device):
+    """Cosines and sines [context, head_dim] of the positions."""
+    frequencies = 10000 ** (-torch.arange(0, head_dim, 2) / head_dim)
+    angles = torch.outer(torch.arange(context), frequencies).repeat(1, 2)
+    return angles.cos().to(device), angles.sin().to(device)
+
+
+def timed(step, tokens, a):
+    """Steps of so many tokens, warm-up apart: what is reported of them."""
+    kind = a.device.split(":")[0]
+    start = time.perf_counter()
+    for _ in range(a.warmup):
+        step()
+    warmup = time.perf_counter() - start
+    start, durations = time.perf_counter(), []
+    while len(durations) < (a.steps or 3) or (not a.steps and time.perf_counter() - start < a.seconds):
+        before = time.perf_counter()
+        loss = step()
+        durations.append(time.perf_counter() - before)
+    seconds = time.perf_counter() - start
+    rates = sorted(tokens / duration for duration in durations)
+    middle = len(rates) // 2
+    median = rates[middle] if len(rates) % 2 else (rates[middle - 1] + rates[middle]) / 2
+    pool = round(torch.cuda.max_memory_reserved() / 2**20) if kind == "cuda" else None
+    return {
+        "device": a.device,
+        "threads": torch.get_num_threads(),
+        "dtype": a.dtype,
+        "tokens_per_step": tokens,
+        "warmup_steps": a.warmup,
+        "warmup_seconds": warmup,
+        "steps": len(durations),
+        "seconds": seconds,
+        "tokens_per_second": tokens * len(durations) / seconds,
+        "tokens_per_second_by_step": {"median": median, "p10": percentile(rates, 0.1), "p90": percentile(rates, 0.9)},
+        "loss": float(loss.detach()),
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "device_pool_mb": pool,
+    }
+
+
 def measure(name, a):
     vocab, width, layers, heads, kv_heads, ffn, batch, context = WORKLOADS[name]
     batch, context = a.batch or batch, a.context or context
@@ -87,10 +128,7 @@ def measure(name, a):
     torch.manual_seed(0)
     model = Model(vocab, width, layers, heads, kv_heads, ffn).to(a.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    head_dim = width // heads
-    frequencies = 10000 ** (-torch.arange(0, head_dim, 2) / head_dim)
-    angles = torch.outer(torch.arange(context), frequencies).repeat(1, 2)
-    cos, sin = angles.cos().to(a.device), angles.sin().to(a.device)
+    cos, sin = rotation(width // heads, context, a.device)
     inputs, targets = (torch.randint(0, vocab, (batch, context), device=a.device) for _ in range(2))
     forward = torch.compile(model) if a.mode == "compile" else model
 
@@ -105,48 +143,22 @@ def measure(name, a):
             torch.cuda.synchronize()
         return loss
 
-    start = time.perf_counter()
-    for _ in range(a.warmup):
-        step()
-    warmup = time.perf_counter() - start
-    start, durations = time.perf_counter(), []
-    while len(durations) < (a.steps or 3) or (not a.steps and time.perf_counter() - start < a.seconds):
-        before = time.perf_counter()
-        loss = step()
-        durations.append(time.perf_counter() - before)
-    seconds = time.perf_counter() - start
-    tokens = batch * context
-    rates = sorted(tokens / duration for duration in durations)
-    middle = len(rates) // 2
-    median = rates[middle] if len(rates) % 2 else (rates[middle - 1] + rates[middle]) / 2
-    pool = round(torch.cuda.max_memory_reserved() / 2**20) if kind == "cuda" else None
     return {
         "peer": f"torch {torch.__version__}",
         "workload": name,
         "mode": a.mode,
-        "device": a.device,
-        "threads": torch.get_num_threads(),
-        "dtype": a.dtype,
         "params": sum(p.numel() for p in model.parameters()),
         "batch": batch,
         "context": context,
-        "tokens_per_step": tokens,
-        "warmup_steps": a.warmup,
-        "warmup_seconds": warmup,
-        "steps": len(durations),
-        "seconds": seconds,
-        "tokens_per_second": tokens * len(durations) / seconds,
-        "tokens_per_second_by_step": {"median": median, "p10": percentile(rates, 0.1), "p90": percentile(rates, 0.9)},
-        "loss": float(loss.detach()),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "device_pool_mb": pool,
+        **timed(step, batch * context, a),
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--workload", choices=WORKLOADS, required=True)
-    parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
+def arguments(workloads, modes):
+    """The parser of the flags that training and tuning have in common."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workload", choices=workloads, required=True)
+    parser.add_argument("--mode", choices=modes, default=modes[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--threads", type=int, help="threads of the processor; PyTorch's choice without it")
@@ -155,6 +167,12 @@ def main():
     parser.add_argument("--steps", type=int, help="exactly so many instead of --seconds")
     parser.add_argument("--batch", type=int, help="rows, instead of the workload's")
     parser.add_argument("--context", type=int, help="tokens of a row, instead of the workload's")
+    return parser
+
+
+def main():
+    parser = arguments(WORKLOADS, ["eager", "compile"])
+    parser.description = __doc__.split("\n\n")[0]
     a = parser.parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)

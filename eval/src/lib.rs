@@ -7,3 +7,4 @@
 
 pub mod bench;
 pub mod parity;
+pub mod stories;

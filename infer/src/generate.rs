@@ -5,13 +5,13 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use burn::tensor::DType;
-use fornax_model::{Decoder, KvCache, Layout, token_tensor};
+use fornax_model::{Decoder, KvCache};
 
+use crate::completions::{last_logits, plain_device};
 use crate::sampler::{Sampler, SamplerError};
 
 /// Prompt tokens computed at a time: bounds the attention scores of a long prompt.
-const PREFILL_CHUNK: usize = 512;
+pub(crate) const PREFILL_CHUNK: usize = 512;
 
 /// When to stop.
 #[derive(Debug, Clone)]
@@ -106,13 +106,11 @@ pub fn generate(
     check(decoder, prompt)?;
     let context = decoder.config().context;
     let capacity = prompt.len().saturating_add(limits.max_tokens).min(context);
-    let device = decoder.device().without_autodiff();
-    let dtype = decoder.compute();
-    let mut cache = KvCache::new(decoder.config(), 1, capacity, dtype, &device);
+    let mut cache = KvCache::new(decoder.config(), 1, capacity, decoder.compute(), &plain_device(decoder));
     let start = Instant::now();
     let mut logits = Vec::new();
     for chunk in prompt.chunks(PREFILL_CHUNK) {
-        logits = last_logits(decoder, chunk, &mut cache)?;
+        logits = last_logits(decoder, chunk, 1, &mut cache)?.concat();
     }
     let prefill = start.elapsed();
     let mut generated_tokens = 0;
@@ -133,7 +131,7 @@ pub fn generate(
             break Finish::Context;
         }
         if generated_tokens < limits.max_tokens {
-            logits = last_logits(decoder, &[next.id], &mut cache)?;
+            logits = last_logits(decoder, &[next.id], 1, &mut cache)?.concat();
         }
     };
     let decode = start.elapsed() - prefill;
@@ -152,16 +150,4 @@ pub(crate) fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateErr
         Some(&id) => Err(GenerateError::UnknownToken { id, vocab_size }),
         None => Ok(()),
     }
-}
-
-/// Feeds `ids` and returns the logits after the last one.
-fn last_logits(decoder: &Decoder, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>, GenerateError> {
-    let device = decoder.device().without_autodiff();
-    let layout = Layout::contiguous(cache.len(), ids.len(), &device);
-    let hidden = decoder.forward(token_tensor(ids, 1, &device), &layout, Some(cache));
-    let last = hidden.slice_dim(1, ids.len() - 1..ids.len());
-    let logits = decoder.logits(last).cast(DType::F32);
-    logits
-        .try_into_vec_as::<f32>()
-        .map_err(|error| GenerateError::Device { position: cache.len(), message: error.to_string() })
 }

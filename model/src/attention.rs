@@ -5,10 +5,11 @@
 
 use burn::tensor::Tensor;
 
+use crate::adapter::Pass;
 use crate::kv_cache::KvCache;
 use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask};
-use crate::parameters::Visit;
+use crate::parameters::{ModuleMut, VisitModules};
 use crate::projection::Projection;
 use crate::trace::Trace;
 
@@ -31,6 +32,7 @@ pub struct Attention {
 #[derive(Debug)]
 pub(crate) struct Shared<'a> {
     pub(crate) rows: usize,
+    pub(crate) pass: Pass,
     pub(crate) cos_btk: Tensor<3>,
     pub(crate) sin_btk: Tensor<3>,
     /// One mask for each distinct window, with that window.
@@ -44,6 +46,7 @@ impl Shared<'_> {
     pub(crate) fn for_rerun(&self) -> Shared<'static> {
         Shared {
             rows: self.rows,
+            pass: self.pass.clone(),
             cos_btk: self.cos_btk.clone(),
             sin_btk: self.sin_btk.clone(),
             masks: self.masks.clone(),
@@ -69,9 +72,9 @@ impl Attention {
         window: Option<usize>,
         shared: &mut Shared<'_>,
     ) -> Tensor<2> {
-        let q_bhtd = self.heads(&self.query, &self.query_norm, x_nc.clone(), self.n_heads, shared.rows);
-        let k_bgtd = self.heads(&self.key, &self.key_norm, x_nc.clone(), self.n_kv_heads, shared.rows);
-        let v_bgtd = self.heads(&self.value, &None, x_nc, self.n_kv_heads, shared.rows);
+        let q_bhtd = self.heads(&self.query, &self.query_norm, x_nc.clone(), self.n_heads, shared);
+        let k_bgtd = self.heads(&self.key, &self.key_norm, x_nc.clone(), self.n_kv_heads, shared);
+        let v_bgtd = self.heads(&self.value, &None, x_nc, self.n_kv_heads, shared);
         let rotate = |x| ops::rope(x, shared.cos_btk.clone(), shared.sin_btk.clone());
         let (q_bhtd, k_bgtd) = (rotate(q_bhtd), rotate(k_bgtd));
         let (k_bgsd, v_bgsd) = match shared.cache.as_deref_mut() {
@@ -86,7 +89,7 @@ impl Attention {
         }
         let out_bhtd = ops::attention(q_bhtd, k_bgsd, v_bgsd, mask, scale);
         let [b, h, t, d] = out_bhtd.dims();
-        self.output.forward(out_bhtd.swap_dims(1, 2).reshape([b * t, h * d]))
+        self.output.adapted(out_bhtd.swap_dims(1, 2).reshape([b * t, h * d]), &shared.pass)
     }
 
     /// x_nc -> [b, heads, t, d].
@@ -96,26 +99,29 @@ impl Attention {
         norm: &Option<RmsNorm>,
         x_nc: Tensor<2>,
         heads: usize,
-        b: usize,
+        shared: &Shared<'_>,
     ) -> Tensor<4> {
-        let (n, d) = (x_nc.dims()[0], self.head_dim);
-        let mut y = projection.forward(x_nc);
+        let (n, b, d) = (x_nc.dims()[0], shared.rows, self.head_dim);
+        let mut y = projection.adapted(x_nc, &shared.pass);
         if let Some(norm) = norm {
-            y = norm.forward(y.reshape([n * heads, d]));
+            y = norm.forward(y.reshape([n * heads, d]), &shared.pass);
         }
         y.reshape([b, n / b, heads, d]).swap_dims(1, 2)
     }
 
-    pub(crate) fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
-        self.query.visit_mut(&format!("{name}.q_proj"), visit);
-        self.key.visit_mut(&format!("{name}.k_proj"), visit);
-        self.value.visit_mut(&format!("{name}.v_proj"), visit);
-        self.output.visit_mut(&format!("{name}.o_proj"), visit);
-        if let Some(norm) = &mut self.query_norm {
-            norm.visit_mut(&format!("{name}.q_norm"), visit);
+    pub(crate) fn modules_mut(&mut self, name: &str, visit: VisitModules<'_>) {
+        for (part, projection) in [
+            ("q_proj", &mut self.query),
+            ("k_proj", &mut self.key),
+            ("v_proj", &mut self.value),
+            ("o_proj", &mut self.output),
+        ] {
+            visit(&format!("{name}.{part}"), ModuleMut::Projection(projection));
         }
-        if let Some(norm) = &mut self.key_norm {
-            norm.visit_mut(&format!("{name}.k_norm"), visit);
+        for (part, norm) in [("q_norm", &mut self.query_norm), ("k_norm", &mut self.key_norm)] {
+            if let Some(norm) = norm {
+                visit(&format!("{name}.{part}"), ModuleMut::Norm(norm));
+            }
         }
     }
 }

@@ -7,14 +7,17 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
 
+use crate::adapter::{AdapterId, Adapters, Branch, Choice, Dropout, Pass, PerAdapter, head_module};
 use crate::attention::{Attention, Shared};
 use crate::config::ModelConfig;
+use crate::embedding::Embedding;
 use crate::kv_cache::KvCache;
 use crate::layout::Layout;
 use crate::mlp::Mlp;
 use crate::norm::RmsNorm;
-use crate::ops::{self, AttentionMask};
-use crate::parameters::{ParameterMut, Visit};
+use crate::ops::{self, AttentionMask, TokenScores};
+use crate::packed::{Packed, Packing};
+use crate::parameters::{ModuleMut, ParameterMut, Visit, VisitModules, VisitOwned};
 use crate::projection::Projection;
 use crate::recompute::Waiting;
 use crate::rope::Rope;
@@ -23,17 +26,22 @@ use crate::trace::Trace;
 /// A decoder-only language model.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    config: ModelConfig,
-    embedding_vc: Tensor<2>,
+    pub(crate) config: ModelConfig,
+    pub(crate) embedding: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
     /// `None` when the head is the embedding table.
-    head: Option<Projection>,
+    pub(crate) head: Option<Projection>,
+    /// What adapters make of a head that is the embedding table.
+    pub(crate) tied_head: PerAdapter<Branch>,
     rope: Rope,
     /// Dtype of the matrix products; parameters and the residual stream keep their own.
     compute: DType,
     /// Blocks to run again in [`Decoder::backward`]; `None` keeps every activation instead.
     waiting: Option<Waiting>,
+    pub(crate) adapters: Adapters,
+    /// What the masks of the adapters' dropout are a function of; `None` drops nothing.
+    pub(crate) dropout: Option<Dropout>,
 }
 
 /// One layer: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
@@ -56,6 +64,15 @@ impl Decoder {
     /// | normalization gains | 1 |
     /// | biases | 0 |
     pub fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        Self::random(config, seed, None, device)
+    }
+
+    /// As [`Decoder::init`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]).
+    pub fn init_packed(config: &ModelConfig, seed: u64, packing: Packing, device: &Device) -> Self {
+        Self::random(config, seed, Some(packing), device)
+    }
+
+    fn random(config: &ModelConfig, seed: u64, packing: Option<Packing>, device: &Device) -> Self {
         let residual = config.init_std / (2.0 * config.n_layers as f64).sqrt();
         let fill = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
             let n = shape.iter().product();
@@ -71,30 +88,48 @@ impl Decoder {
             };
             Ok(TensorData::new(values, shape.to_vec()))
         };
-        match Self::build(config, DType::F32, device, fill) {
+        match Self::build(config, (DType::F32, packing), device, fill) {
             Ok(decoder) => decoder,
             Err(never) => match never {},
         }
     }
 
     /// Builds a decoder from its parameters: `parameter(name, shape)` is asked for each in order, and its
-    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`].
+    /// data stored as `dtype`, which is also the dtype of computation until [`Decoder::set_compute`]. With a packing
+    /// the linear layers of the blocks are packed as they come, so that one of them at a time is dense.
     pub(crate) fn build<E>(
         config: &ModelConfig,
-        dtype: DType,
+        (dtype, packing): (DType, Option<Packing>),
         device: &Device,
         mut parameter: impl FnMut(&str, &[usize]) -> Result<TensorData, E>,
     ) -> Result<Self, E> {
-        let mut parts = Parts { config, dtype, device, parameter: &mut parameter };
-        let embedding_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
+        let mut parts = Parts { config, dtype, packing, device, parameter: &mut parameter };
+        let table_vc = parts.matrix(EMBEDDING, config.vocab_size, config.width)?;
         let blocks = (0..config.n_layers).map(|i| parts.block(i)).collect::<Result<_, E>>()?;
         let norm = parts.norm("model.norm", config.width)?;
-        let head = match config.tied {
-            true => None,
-            false => Some(parts.projection("lm_head", config.vocab_size, config.width, false)?),
+        let mut head = |name: &str, rows: usize| {
+            let weight = parts.matrix(name, rows, config.width)?;
+            Ok(Some(Projection::Dense { weight, bias: None }))
+        };
+        let head = match (config.reward, config.tied) {
+            (true, _) => head(SCORE, 1)?,
+            (_, true) => None,
+            (_, false) => head(HEAD, config.vocab_size)?,
         };
         let rope = Rope::new(config, device);
-        Ok(Self { config: config.clone(), embedding_vc, blocks, norm, head, rope, compute: dtype, waiting: None })
+        Ok(Self {
+            config: config.clone(),
+            embedding: Embedding { table_vc, branches: PerAdapter::default() },
+            blocks,
+            norm,
+            head,
+            tied_head: PerAdapter::default(),
+            rope,
+            compute: dtype,
+            waiting: None,
+            adapters: Adapters::default(),
+            dropout: None,
+        })
     }
 
     /// The configuration.
@@ -102,9 +137,16 @@ impl Decoder {
         &self.config
     }
 
-    /// Where the parameters live (the autodiff device while training).
+    /// Where the parameters live: the autodiff device while the embedding table is trained.
     pub fn device(&self) -> Device {
-        self.embedding_vc.device()
+        self.embedding.table_vc.device()
+    }
+
+    /// Adds a token to those that end a text, in the configuration that is saved with the model.
+    pub fn add_eos_id(&mut self, id: u32) {
+        if !self.config.eos_ids.contains(&id) {
+            self.config.eos_ids.push(id);
+        }
     }
 
     /// Dtype of the matrix products.
@@ -164,7 +206,7 @@ impl Decoder {
             cache.len()
         });
         let mut shared = Shared { trace, ..self.shared(b, t, past, layout, cache) };
-        let mut x_nc = ops::embedding(self.embedding_vc.clone(), tokens_bt.reshape([b * t]));
+        let mut x_nc = self.embedding.forward(tokens_bt.reshape([b * t]), &shared.pass);
         shared.show(&x_nc);
         let waiting = self.waiting.as_ref().filter(|_| shared.cache.is_none() && shared.trace.is_none());
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -176,14 +218,34 @@ impl Decoder {
         if let Some(cache) = shared.cache {
             cache.advance(t);
         }
-        self.norm.forward_as(x_nc, self.compute).reshape([b, t, self.config.width])
+        self.norm.forward_as(x_nc, self.compute, &shared.pass).reshape([b, t, self.config.width])
     }
 
     /// hidden_btc -> logits_btv in f32, capped where the configuration says so.
     pub fn logits(&self, hidden_btc: Tensor<3>) -> Tensor<3> {
+        self.logits_by(hidden_btc, Choice::All(self.adapters.active()))
+    }
+
+    /// As [`Decoder::logits`], each row with its own adapter's head where `layout` chooses adapters.
+    pub fn logits_of_rows(&self, hidden_btc: Tensor<3>, layout: &Layout) -> Tensor<3> {
+        let rows = hidden_btc.dims()[0];
+        self.logits_by(hidden_btc, self.choice(layout, rows))
+    }
+
+    fn logits_by(&self, hidden_btc: Tensor<3>, choice: Choice) -> Tensor<3> {
         let [b, t, c] = hidden_btc.dims();
         let hidden_nc = hidden_btc.reshape([b * t, c]);
-        let logits_nv = ops::linear(hidden_nc, self.head_vc(), None);
+        let of = |adapter, hidden_nc| {
+            let (hidden_nx, head_vx) = self.with_head(hidden_nc, adapter);
+            ops::linear(hidden_nx, head_vx, None)
+        };
+        let logits_nv = match &choice {
+            Choice::PerRow(groups) if self.head_branches().is_some_and(|branches| branches.touches(&choice)) => {
+                groups.by_group([hidden_nc], |adapter, [hidden_nc]| of(adapter, hidden_nc))
+            }
+            Choice::PerRow(_) => of(None, hidden_nc),
+            Choice::All(adapter) => of(*adapter, hidden_nc),
+        };
         let logits_nv = ops::softcap(logits_nv.cast(DType::F32), self.softcap());
         logits_nv.reshape([b, t, self.config.vocab_size])
     }
@@ -206,7 +268,8 @@ impl Decoder {
         let n = b * t;
         let (targets_n, weights_n) = (targets_bt.reshape([n]), weights_bt.reshape([n]));
         let hidden_nc = hidden_btc.reshape([n, c]);
-        ops::cross_entropy(hidden_nc, self.head_vc(), targets_n, weights_n, z_loss, self.softcap())
+        let (hidden_nx, head_vx) = self.with_head(hidden_nc, self.adapters.active());
+        ops::cross_entropy(hidden_nx, head_vx, targets_n, weights_n, z_loss, self.softcap())
     }
 
     /// The gradient of `loss` by every parameter that it reaches, each as one vector.
@@ -237,7 +300,67 @@ impl Decoder {
     pub fn token_nll(&self, hidden_btc: Tensor<3>, targets_bt: Tensor<2, Int>) -> Tensor<1> {
         let [b, t, c] = hidden_btc.dims();
         let (hidden_nc, targets_n) = (hidden_btc.reshape([b * t, c]), targets_bt.reshape([b * t]));
-        ops::token_nll(hidden_nc, self.head_vc(), targets_n, self.softcap())
+        let (hidden_nx, head_vx) = self.with_head(hidden_nc, self.adapters.active());
+        ops::token_nll(hidden_nx, head_vx, targets_n, self.softcap())
+    }
+
+    /// Sum over rows of `weights_n` times the divergence of this decoder's distribution from the teacher's, as (1)
+    /// in f32, both heads by chunks; see [`ops::DivergenceOptions::beta`]. Gradients go to this decoder alone.
+    ///
+    /// # Panics
+    /// Panics when the vocabularies differ in size.
+    pub fn divergence(
+        &self,
+        hidden_nc: Tensor<2>,
+        teacher: (&Decoder, Tensor<2>),
+        weights_n: Tensor<1>,
+        beta: f32,
+        temperature: f32,
+    ) -> Tensor<1> {
+        let (teacher, teacher_hidden) = teacher;
+        let options = ops::DivergenceOptions {
+            softcap: self.softcap(),
+            teacher_softcap: teacher.softcap(),
+            ..ops::DivergenceOptions::new(beta, temperature, self.config.vocab_size)
+        };
+        let headed = |model: &Decoder, hidden_nc| {
+            let (hidden_nc, head_vc) = model.with_head(hidden_nc, model.adapters.active());
+            ops::Headed { hidden_nc, head_vc }
+        };
+        let (student, teacher) = (headed(self, hidden_nc), headed(teacher, teacher_hidden));
+        ops::divergence(student, teacher, weights_n, options)
+    }
+
+    /// What the model says of each target where its last hidden state was `hidden_nc`, each n in f32: the
+    /// negative log-likelihoods carry gradients.
+    pub fn token_scores(&self, hidden_nc: Tensor<2>, targets_n: Tensor<1, Int>) -> TokenScores {
+        let (hidden_nx, head_vx) = self.with_head(hidden_nc, self.adapters.active());
+        ops::token_scores(hidden_nx, head_vx, targets_n, self.softcap())
+    }
+
+    /// A reward model of this decoder: one number for a text instead of logits, from a new head that is drawn from
+    /// `seed` (normal, deviation `init_std`).
+    #[must_use]
+    pub fn into_reward_model(mut self, seed: u64) -> Self {
+        self.config.reward = true;
+        self.config.tied = false;
+        let (c, device) = (self.config.width, self.device().without_autodiff());
+        let mut random = rng(seed, 0, SCORE);
+        let values: Vec<f32> = (0..c).map(|_| random.normal_f32() * self.config.init_std as f32).collect();
+        let weight = Tensor::from_data(TensorData::new(values, [1, c]), (&device, DType::F32));
+        self.head = Some(Projection::Dense { weight, bias: None });
+        self
+    }
+
+    /// Rewards of n texts from the last hidden state of each, hidden_nc -> n in f32.
+    ///
+    /// # Panics
+    /// Panics when this is no reward model.
+    pub fn rewards(&self, hidden_nc: Tensor<2>) -> Tensor<1> {
+        let head = self.head.as_ref().filter(|_| self.config.reward);
+        let head = head.expect("rewards are asked of a reward model");
+        let n = hidden_nc.dims()[0];
+        ops::linear(hidden_nc, head.weight().cast(self.compute), None).cast(DType::F32).reshape([n])
     }
 
     /// Cap of the logits, 0 for none.
@@ -245,13 +368,45 @@ impl Decoder {
         self.config.logit_softcap.map_or(0.0, |cap| cap as f32)
     }
 
-    /// The weight of the output head in the compute dtype.
-    fn head_vc(&self) -> Tensor<2> {
-        let weight = match &self.head {
-            None => &self.embedding_vc,
-            Some(Projection::Dense { weight, .. }) => weight,
+    /// The hidden states and the head's weight whose product is the logits, in the compute dtype. A low-rank adapter
+    /// of the head is a few more columns of both: `[h, s h Aᵀ] · [W, B]ᵀ`, so that the losses need no other form.
+    fn with_head(&self, hidden_nc: Tensor<2>, adapter: Option<AdapterId>) -> (Tensor<2>, Tensor<2>) {
+        assert!(!self.config.reward, "a reward model has no logits");
+        let branch = adapter.and_then(|adapter| self.head_branches()?.get(adapter));
+        let base = || match &self.head {
+            None => self.embedding.table_vc.clone(),
+            Some(head) => head.weight(),
         };
-        weight.clone().cast(self.compute)
+        match branch {
+            None => (hidden_nc, base().cast(self.compute)),
+            Some(Branch::Whole { weight_oi, .. }) => (hidden_nc, weight_oi.clone().cast(self.compute)),
+            Some(Branch::LowRank(low)) => {
+                let pass = self.pass(Choice::All(adapter));
+                let dropped_nc = pass.drop(&hidden_nc, low.dropout, head_module());
+                let low_nr = low.low(dropped_nc.unwrap_or_else(|| hidden_nc.clone()));
+                let head = vec![base().cast(self.compute), low.b_or.clone().cast(self.compute)];
+                (Tensor::cat(vec![hidden_nc, low_nr], 1), Tensor::cat(head, 1))
+            }
+        }
+    }
+
+    fn head_branches(&self) -> Option<&PerAdapter<Branch>> {
+        match &self.head {
+            None => Some(&self.tied_head),
+            Some(head) => head.branches(),
+        }
+    }
+
+    /// Which adapter each of `rows` rows uses.
+    fn choice(&self, layout: &Layout, rows: usize) -> Choice {
+        match &layout.adapter_per_row {
+            None => Choice::All(self.adapters.active()),
+            Some(per_row) => Choice::per_row(per_row, rows, &self.device().without_autodiff()),
+        }
+    }
+
+    fn pass(&self, choice: Choice) -> Pass {
+        Pass { choice, dropout: self.dropout.as_ref().map(Dropout::next) }
     }
 
     fn shared<'a>(
@@ -269,24 +424,38 @@ impl Decoder {
         windows.dedup();
         let mask = |window| AttentionMask::new(past, t, window, layout.documents_bt.as_ref(), &device);
         let masks = windows.into_iter().map(|window| (window, mask(window))).collect();
-        Shared { rows: b, cos_btk, sin_btk, masks, cache, trace: None }
+        let pass = self.pass(self.choice(layout, b));
+        Shared { rows: b, pass, cos_btk, sin_btk, masks, cache, trace: None }
     }
 
-    /// Visits every parameter, in the order of [`parameter_shapes`]. A tied head is visited once, as the
-    /// embedding.
+    /// Visits every parameter, in the order of [`parameter_shapes`], those of a module's adapters behind its own. A
+    /// tied head is visited once, as the embedding. An adapter's parameters have the names of its file:
+    /// `model.layers.0.self_attn.q_proj.lora_A.weight` for the adapter named `default`, `...lora_A.NAME.weight` for
+    /// any other, and `lm_head.modules_to_save.weight` for a module that it trains whole.
     pub fn visit_mut(&mut self, visit: Visit<'_>) {
-        visit(EMBEDDING, ParameterMut::Matrix(&mut self.embedding_vc));
-        for (i, block) in self.blocks.iter_mut().enumerate() {
-            block.visit_mut(&format!("model.layers.{i}"), visit);
-        }
-        self.norm.visit_mut("model.norm", visit);
-        if let Some(head) = &mut self.head {
-            head.visit_mut("lm_head", visit);
-        }
+        self.visit_owned(&mut |name, _, parameter| visit(name, parameter));
     }
 
-    /// Every parameter's name, shape and values (one vector, off the autodiff graph). Handles only: nothing
-    /// is copied.
+    pub(crate) fn visit_owned(&mut self, visit: VisitOwned<'_>) {
+        self.modules_mut(&mut |name, module| module.visit_owned(name, visit));
+    }
+
+    /// Visits every module that carries parameters, in the same order.
+    pub(crate) fn modules_mut(&mut self, visit: VisitModules<'_>) {
+        visit(EMBEDDING.trim_end_matches(".weight"), ModuleMut::Embedding(&mut self.embedding));
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            block.modules_mut(&format!("model.layers.{i}"), visit);
+        }
+        visit("model.norm", ModuleMut::Norm(&mut self.norm));
+        let head = match &mut self.head {
+            Some(head) => ModuleMut::Projection(head),
+            None => ModuleMut::TiedHead(&mut self.tied_head),
+        };
+        visit(if self.config.reward { SCORE.trim_end_matches(".weight") } else { head_module() }, head);
+    }
+
+    /// Every parameter's name, shape and values (one vector, off the autodiff graph); packed weights are not among them,
+    /// see [`Decoder::packed`]. Handles only: nothing is copied.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
         let mut all = Vec::new();
         self.clone().visit_mut(&mut |name, parameter| {
@@ -295,11 +464,31 @@ impl Decoder {
         all
     }
 
-    /// Makes every parameter trainable (on the autodiff device) or none.
+    /// Puts on the autodiff device what is to be trained, or takes everything off: the parameters of the active adapter
+    /// where adapters are loaded (none without an active one), all parameters where there are none. Packed weights are no
+    /// parameters and stay frozen.
     #[must_use]
     pub fn trainable(mut self, trainable: bool) -> Self {
-        self.visit_mut(&mut |_, mut parameter| parameter.set_trainable(trainable));
+        let adapters = self.adapters.clone();
+        self.visit_owned(&mut |_, owner, mut parameter| {
+            parameter.set_trainable(trainable && adapters.trains(owner));
+        });
+        if !trainable {
+            self.settle_adapters();
+        }
         self
+    }
+
+    /// As [`Decoder::parameters`], only those that [`Decoder::trainable`] trains: what optimizers and checkpoints of a
+    /// training with an adapter hold.
+    pub fn trainable_parameters(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
+        let mut all = Vec::new();
+        self.clone().visit_owned(&mut |name, owner, parameter| {
+            if self.adapters.trains(owner) {
+                all.push((name.to_string(), parameter.shape(), parameter.flat()));
+            }
+        });
+        all
     }
 }
 
@@ -307,6 +496,8 @@ impl Decoder {
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Name of the output head where it is stored apart.
 pub const HEAD: &str = "lm_head.weight";
+/// Name of the head of a reward model.
+pub const SCORE: &str = "score.weight";
 
 impl Block {
     /// x_nc -> y_nc.
@@ -318,33 +509,39 @@ impl Block {
         shared: &mut Shared<'_>,
     ) -> Tensor<2> {
         let residual = x_nc.dtype();
-        let normed = self.attention_norm.forward_as(x_nc.clone(), compute);
+        let normed = self.attention_norm.forward_as(x_nc.clone(), compute, &shared.pass);
         let x_nc = x_nc + self.attention.forward(normed, layer, self.window, shared).cast(residual);
         shared.show(&x_nc);
-        let normed = self.mlp_norm.forward_as(x_nc.clone(), compute);
-        let x_nc = x_nc + self.mlp.forward(normed).cast(residual);
+        let normed = self.mlp_norm.forward_as(x_nc.clone(), compute, &shared.pass);
+        let x_nc = x_nc + self.mlp.forward(normed, &shared.pass).cast(residual);
         shared.show(&x_nc);
         x_nc
     }
 
-    fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
-        self.attention_norm.visit_mut(&format!("{name}.input_layernorm"), visit);
-        self.attention.visit_mut(&format!("{name}.self_attn"), visit);
-        self.mlp_norm.visit_mut(&format!("{name}.post_attention_layernorm"), visit);
-        self.mlp.visit_mut(&format!("{name}.mlp"), visit);
+    fn modules_mut(&mut self, name: &str, visit: VisitModules<'_>) {
+        visit(&format!("{name}.input_layernorm"), ModuleMut::Norm(&mut self.attention_norm));
+        self.attention.modules_mut(&format!("{name}.self_attn"), visit);
+        visit(&format!("{name}.post_attention_layernorm"), ModuleMut::Norm(&mut self.mlp_norm));
+        self.mlp.modules_mut(&format!("{name}.mlp"), visit);
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(ParameterMut<'_>)) {
+        self.modules_mut("", &mut |name, module| {
+            module.visit_owned(name, &mut |_, _, parameter| visit(parameter))
+        });
     }
 
     /// The same block off the autodiff device. Handles only: nothing is copied.
     pub(crate) fn frozen(&self) -> Self {
         let mut plain = self.clone();
-        plain.visit_mut("", &mut |_, mut parameter| parameter.set_trainable(false));
+        plain.visit_mut(&mut |mut parameter| parameter.set_trainable(false));
         plain
     }
 
     /// Whether any parameter wants a gradient.
     pub(crate) fn is_trainable(&self) -> bool {
         let mut any = false;
-        self.clone().visit_mut("", &mut |_, parameter| any |= parameter.is_tracked());
+        self.clone().visit_mut(&mut |parameter| any |= parameter.is_tracked());
         any
     }
 }
@@ -382,7 +579,9 @@ pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, V
         }
     }
     all.push(("model.norm.weight".to_string(), vec![c]));
-    if !config.tied {
+    if config.reward {
+        all.push((SCORE.to_string(), vec![1, c]));
+    } else if !config.tied {
         all.push((HEAD.to_string(), vec![config.vocab_size, c]));
     }
     all
@@ -392,6 +591,7 @@ pub fn parameter_shapes(config: &ModelConfig, n_layers: usize) -> Vec<(String, V
 struct Parts<'a, F> {
     config: &'a ModelConfig,
     dtype: DType,
+    packing: Option<Packing>,
     device: &'a Device,
     parameter: &'a mut F,
 }
@@ -409,13 +609,16 @@ impl<E, F: FnMut(&str, &[usize]) -> Result<TensorData, E>> Parts<'_, F> {
 
     fn norm(&mut self, name: &str, n: usize) -> Result<RmsNorm, E> {
         let gain = self.vector(&format!("{name}.weight"), n)?;
-        Ok(RmsNorm { gain, eps: self.config.norm_eps as f32 })
+        Ok(RmsNorm { gain, eps: self.config.norm_eps as f32, saved: PerAdapter::default() })
     }
 
     fn projection(&mut self, name: &str, out: usize, input: usize, bias: bool) -> Result<Projection, E> {
-        let weight = self.matrix(&format!("{name}.weight"), out, input)?;
+        let data = (self.parameter)(&format!("{name}.weight"), &[out, input])?;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), out)).transpose()?;
-        Ok(Projection::Dense { weight, bias })
+        Ok(match self.packing {
+            Some(packing) => Projection::of_packed(Packed::round_data(data, packing, self.device), bias),
+            None => Projection::Dense { weight: Tensor::from_data(data, (self.device, self.dtype)), bias },
+        })
     }
 
     fn block(&mut self, i: usize) -> Result<Block, E> {

@@ -2,7 +2,7 @@
 //!
 //! Shapes: b batch rows, g key-value heads, t new slots, s slots in use, d head channels.
 
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Device, Int, Tensor, s};
 
 use crate::config::ModelConfig;
 
@@ -75,6 +75,30 @@ impl KvCache {
         self.len = 0;
     }
 
+    /// A cache of `capacity` tokens a row whose row i holds what row `rows[i]` of this one holds.
+    ///
+    /// # Panics
+    /// Panics when more than `capacity` tokens are held, or a row is not there.
+    #[must_use]
+    pub fn select(&self, rows: &[usize], capacity: usize) -> Self {
+        assert!(self.len <= capacity, "{} tokens of a KV cache for one of {capacity}", self.len);
+        let last = rows.iter().max().copied().unwrap_or(0);
+        assert!(last < self.rows, "row {last} of a KV cache of {} rows", self.rows);
+        let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let copy = |cache: &Tensor<4>| {
+            let (device, [_, g, _, d]) = (cache.device(), cache.dims());
+            let new = Tensor::zeros([rows.len(), g, capacity, d], (&device, self.dtype));
+            if self.is_empty() {
+                return new;
+            }
+            let ids = Tensor::<1, Int>::from_data(ids.as_slice(), &device);
+            let held = cache.clone().slice(s![.., .., 0..self.len, ..]).select(0, ids);
+            new.slice_assign(s![.., .., 0..self.len, ..], held)
+        };
+        let layer = |layer: &LayerCache| LayerCache { keys: copy(&layer.keys), values: copy(&layer.values) };
+        Self { layers: self.layers.iter().map(layer).collect(), rows: rows.len(), capacity, ..*self }
+    }
+
     /// Writes t new slots of one layer and returns all slots in use: (keys_bgsd, values_bgsd) in the dtype
     /// of the new ones. The length moves on with [`KvCache::advance`], after the last layer.
     pub(crate) fn append(
@@ -133,8 +157,12 @@ mod tests {
     }
 
     fn held(x: Tensor<4>) -> Vec<f32> {
+        held_in_row(x, 1)
+    }
+
+    fn held_in_row(x: Tensor<4>, row: usize) -> Vec<f32> {
         let t = x.dims()[2];
-        x.slice(s![1..2, 1..2, .., 5..6]).reshape([t]).into_data().try_to_vec::<f32>().unwrap()
+        x.slice(s![row..row + 1, 1..2, .., 5..6]).reshape([t]).into_data().try_to_vec::<f32>().unwrap()
     }
 
     #[test]
@@ -169,6 +197,29 @@ mod tests {
             cache.reset();
             assert_eq!(append(&mut cache, 30, 6), [30.0, 31.0, 32.0, 33.0, 34.0, 35.0]);
             assert_eq!(cache.len(), 6);
+        }
+    }
+
+    #[test]
+    fn selected_rows_are_copies_in_the_order_asked_for() {
+        let device = Device::flex();
+        for dtype in [DType::F32, DType::BF16] {
+            let mut cache = KvCache::new(&config(), 2, 3, dtype, &device);
+            assert_eq!(cache.select(&[1, 0, 0], 5).rows(), 3);
+            let rows = Tensor::cat(vec![slots(1, 3, &device), slots(5, 3, &device)], 0);
+            let rows = rows.slice(s![1..3, .., .., ..]);
+            for layer in 0..3 {
+                cache.append(layer, rows.clone(), rows.clone() + 100.0);
+            }
+            cache.advance(3);
+            let mut selected = cache.select(&[1, 0, 1], 5);
+            assert_eq!((selected.rows(), selected.len(), selected.capacity()), (3, 3, 5));
+            let more = Tensor::<4>::zeros([3, 2, 1, 6], &device);
+            let (keys, values) = selected.append(2, more.clone(), more);
+            let row = |x: &Tensor<4>, row: usize| held_in_row(x.clone(), row);
+            assert_eq!(row(&keys, 0), [5.0, 6.0, 7.0, 0.0]);
+            assert_eq!(row(&keys, 1), [1.0, 2.0, 3.0, 0.0]);
+            assert_eq!(row(&values, 2), [105.0, 106.0, 107.0, 0.0]);
         }
     }
 

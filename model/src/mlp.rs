@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
+use crate::adapter::Pass;
 use crate::ops;
-use crate::parameters::Visit;
+use crate::parameters::{ModuleMut, VisitModules};
 use crate::projection::Projection;
 
 /// `down(silu(gate(x)) * up(x))`.
@@ -16,15 +17,17 @@ pub struct Mlp {
 
 impl Mlp {
     /// x_nc -> y_nc.
-    pub fn forward(&self, x_nc: Tensor<2>) -> Tensor<2> {
-        let gate_nf = self.gate.forward(x_nc.clone());
-        let up_nf = self.up.forward(x_nc);
-        self.down.forward(ops::swiglu(gate_nf, up_nf))
+    pub(crate) fn forward(&self, x_nc: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        let gate_nf = self.gate.adapted(x_nc.clone(), pass);
+        let up_nf = self.up.adapted(x_nc, pass);
+        self.down.adapted(ops::swiglu(gate_nf, up_nf), pass)
     }
 
-    pub(crate) fn visit_mut(&mut self, name: &str, visit: Visit<'_>) {
-        self.gate.visit_mut(&format!("{name}.gate_proj"), visit);
-        self.up.visit_mut(&format!("{name}.up_proj"), visit);
-        self.down.visit_mut(&format!("{name}.down_proj"), visit);
+    pub(crate) fn modules_mut(&mut self, name: &str, visit: VisitModules<'_>) {
+        for (part, projection) in
+            [("gate_proj", &mut self.gate), ("up_proj", &mut self.up), ("down_proj", &mut self.down)]
+        {
+            visit(&format!("{name}.{part}"), ModuleMut::Projection(projection));
+        }
     }
 }

@@ -2,8 +2,44 @@
 
 use burn::tensor::{Gradients, Tensor};
 
+use crate::adapter::{AdapterId, Branch, PerAdapter};
+use crate::embedding::Embedding;
+use crate::norm::RmsNorm;
+use crate::projection::Projection;
+
 /// A visit of every parameter in a fixed order: the name as Hugging Face spells it, and the tensor.
 pub type Visit<'a> = &'a mut dyn FnMut(&str, ParameterMut<'_>);
+
+/// A visit that is told whose each parameter is: an adapter's, or the base's (`None`).
+pub(crate) type VisitOwned<'a> = &'a mut dyn FnMut(&str, Option<AdapterId>, ParameterMut<'_>);
+
+/// A visit of every module that carries parameters, in the same order, by its name.
+pub(crate) type VisitModules<'a> = &'a mut dyn FnMut(&str, ModuleMut<'_>);
+
+/// One module, open for replacement.
+#[derive(Debug)]
+pub(crate) enum ModuleMut<'a> {
+    Embedding(&'a mut Embedding),
+    Projection(&'a mut Projection),
+    Norm(&'a mut RmsNorm),
+    /// The head of a model whose head is the embedding table: only what adapters make of it is its own.
+    TiedHead(&'a mut PerAdapter<Branch>),
+}
+
+impl ModuleMut<'_> {
+    pub(crate) fn visit_owned(self, name: &str, visit: VisitOwned<'_>) {
+        match self {
+            ModuleMut::Embedding(embedding) => embedding.visit_owned(name, visit),
+            ModuleMut::Projection(projection) => projection.visit_owned(name, visit),
+            ModuleMut::Norm(norm) => norm.visit_owned(name, visit),
+            ModuleMut::TiedHead(branches) => {
+                for (adapter, suffix, branch) in branches.iter_mut() {
+                    branch.visit(name, suffix, adapter, visit);
+                }
+            }
+        }
+    }
+}
 
 /// One parameter, open for replacement.
 #[derive(Debug)]

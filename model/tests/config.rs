@@ -134,8 +134,13 @@ fn the_plain_configuration_is_read() {
 fn what_is_not_implemented_is_refused() {
     unsupported(json!({"model_type": "gpt_neox"}), &["model_type", "gpt_neox", "llama, mistral, qwen2, qwen3"]);
     unsupported(
+        json!({"architectures": ["LlamaForTokenClassification"]}),
+        &["architectures", "LlamaForTokenClassification", "LlamaForCausalLM"],
+    );
+    // transformers' default is two labels; one makes a reward model.
+    unsupported(
         json!({"architectures": ["LlamaForSequenceClassification"]}),
-        &["architectures", "LlamaForSequenceClassification", "LlamaForCausalLM"],
+        &["num_labels = 2", "a reward model"],
     );
     unsupported(
         json!({"model_type": "mistral"}),

@@ -16,6 +16,7 @@ use fornax_infer::sampler::{Sampler, SamplerOptions};
 use serde::Serialize;
 
 use super::DeviceArgument;
+use super::adapter;
 use super::model_folder::{self, LoadedModel};
 use super::report::{Failure, print, say, stdout_failure};
 use super::signals;
@@ -29,6 +30,9 @@ pub(crate) struct Generate {
     /// Model folder in Hugging Face layout, or a run folder
     #[arg(long, value_name = "DIR|RUN")]
     model: PathBuf,
+    /// Adapter folder in PEFT layout, trained on that model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Text to continue; without it and --prompt-file, stdin is read
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
@@ -97,7 +101,10 @@ impl Generate {
             return Err(Failure::input(format_args!("`{name}` does not compute in {dtype:?}"))
                 .hint("`fornax doctor` lists the dtypes of each device"));
         }
-        let model = model_folder::open(&self.model, dtype, &device)?;
+        let mut model = model_folder::open(&self.model, dtype, &device)?;
+        if let Some(folder) = &self.adapter {
+            adapter::attach(&mut model.decoder, folder)?;
+        }
         let ids = model.tokenizer.encode(&prompt, true).map_err(|e| Failure::new(Exit::BadInput, e))?;
         self.continue_text(&model, &ids, &mut sampler)
     }

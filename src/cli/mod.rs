@@ -1,15 +1,18 @@
 //! One file for each subcommand: its arguments and its `run`.
 
+mod adapter;
 mod bench;
 mod check;
 mod data;
 mod doctor;
 mod explain;
+mod finetune;
 mod generate;
 mod learn;
 mod model_folder;
 mod monitor;
 mod overfit;
+mod pretrain_check;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
@@ -39,10 +42,16 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Check a recipe without running it: show rows as they will be trained on, and what it will cost
+    Check(check::Check),
+    /// Tune a model with examples, preferences or rewards, as a recipe says
+    Finetune(finetune::Finetune),
     /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
     Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
+    /// Look at adapters, merge them into their model, convert them
+    Adapter(adapter::Adapter),
     /// Show the way of one token through a model: what each head reads, and what may come next
     Explain(explain::Explain),
     /// Write the parts of a language model yourself and compare them with Fornax's own
@@ -60,8 +69,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Adapter(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -71,7 +71,7 @@ fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
 }
 
 /// A damaged weights file is damaged data; everything else is wrong input.
-fn weights_failure(error: WeightsError) -> Failure {
+pub(crate) fn weights_failure(error: WeightsError) -> Failure {
     let pickle = matches!(error, WeightsError::Pickle { .. });
     let exit = match error {
         WeightsError::Format { .. } | WeightsError::NotFinite { .. } => Exit::Damaged,

@@ -10,7 +10,7 @@ use fornax_train::control::Signal;
 use fornax_train::overfit::{Limits, Overfit, OverfitStep, overfit};
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::Surroundings;
-use fornax_train::step::Objective;
+use fornax_train::step::BatchLoss;
 use serde::Serialize;
 
 use super::progress;
@@ -21,7 +21,7 @@ use super::signals;
 pub(crate) fn run(
     around: &Surroundings,
     recipe: &TrainRecipe,
-    objective: Objective<'_>,
+    objective: BatchLoss<'_>,
     limits: Limits,
     json: bool,
 ) -> Result<Exit, Failure> {

@@ -18,18 +18,18 @@ use fornax_train::events::TrainEvent;
 use fornax_train::overfit::Limits;
 use fornax_train::plain::grouped;
 use fornax_train::recipe::TrainRecipe;
-use fornax_train::run::{Outcome, Run, Surroundings};
+use fornax_train::run::{Outcome, Run, RunRecipe, Surroundings};
 use fornax_train::step::next_token_with_z;
 
 use super::DeviceArgument;
-use super::check::check;
 use super::model_folder::shown;
 use super::overfit;
+use super::pretrain_check::check;
 use super::progress;
 use super::report::{Failure, say};
 use super::{screen, signals};
 
-const MAX_RECIPE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_RECIPE_BYTES: u64 = 1 << 20;
 
 /// Train a model as a recipe says, or resume a run
 #[derive(Debug, Args)]
@@ -110,9 +110,11 @@ impl Train {
         let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("run");
         let folder = self.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
         let outcome = train(&self.device, self.shown(), &folder, |around| {
-            Run::start(around, &folder, &recipe, &mut progress::preparing())
+            let run = Run::start(around, &folder, &recipe, &mut progress::preparing())?;
+            say_sources(&run);
+            Ok(run)
         })?;
-        Ok(conclude(&folder, &outcome))
+        Ok(concluded(&folder, &outcome))
     }
 
     fn shown(&self) -> Shown {
@@ -140,13 +142,14 @@ impl Train {
         };
         let outcome = train(&self.device, self.shown(), folder, |around| {
             let run = Run::resume(around, folder, self.step, &change, &mut progress::preparing())?;
-            let steps = run.recipe().train.steps;
+            say_sources(&run);
+            let steps = run.steps();
             if run.step() == steps {
                 say(&format!("this run is finished: all {steps} steps are done; its model is written again\n"));
             }
             Ok(run)
         })?;
-        Ok(conclude(folder, &outcome))
+        Ok(concluded(folder, &outcome))
     }
 }
 
@@ -158,11 +161,11 @@ pub(crate) fn read_recipe(text: &str, path: &Path, sets: &[String]) -> Result<Tr
 }
 
 /// Opens the device, listens to signals, and takes the run that `open` gives to its end.
-pub(crate) fn train(
+pub(crate) fn train<R: RunRecipe>(
     device: &DeviceArgument,
     shown: Shown,
     folder: &Path,
-    open: impl FnOnce(Surroundings) -> Result<Run, TrainError>,
+    open: impl FnOnce(Surroundings) -> Result<Run<R>, TrainError>,
 ) -> Result<Outcome, Failure> {
     let (sender, events) = progress::events();
     let around = surroundings(device, Some(sender))?;
@@ -173,19 +176,16 @@ pub(crate) fn train(
     }
     let (mut run, listener) = if shown == Shown::Screen && screen::is_possible() {
         let run = open(around)?;
-        say_sources(&run)?;
         let hung_up = Arc::default();
         signals::ask_under_a_screen(signal.flag(), Arc::clone(&hung_up))?;
         (run, progress::on_screen(events, folder, hung_up))
     } else {
         let listener = progress::listen(events, shown == Shown::Json);
         let run = open(around)?;
-        say_sources(&run)?;
         signals::ask_through(signal.flag())?;
         (run, listener)
     };
-    let z_loss = run.recipe().train.z_loss;
-    let result = run.fit(&|decoder, batch| next_token_with_z(decoder, batch, z_loss));
+    let result = run.train();
     drop(run); // with it the sender, which ends the listener
     listener.finish();
     result.map_err(|error| Failure::from(error).while_running())
@@ -209,8 +209,8 @@ fn surroundings(
 }
 
 /// Says what a run of several sources reads of each.
-fn say_sources(run: &Run) -> Result<(), Failure> {
-    let sources = run.sources()?;
+fn say_sources(run: &Run) {
+    let sources = run.sources();
     for source in sources.iter().filter(|_| sources.len() > 1) {
         say(&format!(
             "source {}: {:.2} % of the tokens, {} tokens, {:.2} epochs\n",
@@ -220,22 +220,26 @@ fn say_sources(run: &Run) -> Result<(), Failure> {
             source.passes
         ));
     }
-    Ok(())
 }
 
-/// Says what to type next and gives the exit code.
-pub(crate) fn conclude(folder: &Path, outcome: &Outcome) -> Exit {
+/// Says what to type next and gives the exit code; `command` is the one that resumes, `try_it` what shows the result.
+pub(crate) fn conclude(folder: &Path, outcome: &Outcome, command: &str, try_it: &str) -> Exit {
     match outcome.ending {
         None => {
-            say(&format!("\ntry it: fornax generate --model {} --prompt TEXT\n", shown(folder)));
+            say(&format!("\ntry it: fornax {try_it}\n"));
             Exit::Done
         }
         Some(ending) => {
-            say(&format!("continue with: fornax train --resume {}\n", shown(folder)));
+            say(&format!("continue with: fornax {command} --resume {}\n", shown(folder)));
             match ending {
                 Ending::Command => Exit::Done,
                 Ending::Signal(exit) => exit,
             }
         }
     }
+}
+
+/// As [`conclude`], of pretraining.
+pub(crate) fn concluded(folder: &Path, outcome: &Outcome) -> Exit {
+    conclude(folder, outcome, "train", &format!("generate --model {} --prompt TEXT", shown(folder)))
 }

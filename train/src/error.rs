@@ -203,6 +203,16 @@ pub enum TrainError {
         /// The last reason.
         source: Box<TrainError>,
     },
+    /// What an objective outside of this crate says.
+    #[error("{inner}")]
+    Objective {
+        /// The exit code.
+        exit: Exit,
+        /// One action that helps.
+        hint: Option<String>,
+        /// The failure.
+        inner: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The steps are done and saved, but the model folder could not be written.
     #[error("the model could not be written to `{folder}`")]
     Export {
@@ -214,7 +224,8 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    pub(crate) fn device(error: impl std::fmt::Display) -> Self {
+    /// What a device reported.
+    pub fn device(error: impl std::fmt::Display) -> Self {
         TrainError::Device { message: error.to_string() }
     }
 
@@ -228,6 +239,7 @@ impl TrainError {
             | TrainError::OptimizerState { .. }
             | TrainError::CheckpointModel { .. }
             | TrainError::TokenizerDiffers { .. } => Exit::Damaged,
+            TrainError::Objective { exit, .. } => *exit,
             TrainError::Data(error) => error.exit(),
             TrainError::Checkpoint(error) => error.exit(),
             TrainError::Gate(_)
@@ -254,6 +266,7 @@ impl TrainError {
             }
             TrainError::RecipeFile(error) => error.hint(),
             TrainError::Data(error) => error.hint(),
+            TrainError::Objective { hint, .. } => hint.clone(),
             TrainError::Precision { .. } => {
                 Some("`fornax doctor` lists the dtypes of each device; f32 is always there".into())
             }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use fornax_base::files::{self, AppendLog, FileError, FileSystem};
 use serde::{Deserialize, Serialize};
 
+use crate::objective::Metrics;
+
 /// One thing that happened in a run. Field names are stable; floats survive JSON bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -60,17 +62,24 @@ pub enum TrainEvent {
         memory_bytes: Option<u64>,
         /// Seconds to the end at the present rate.
         eta_seconds: Option<f64>,
+        /// What the objective reports beside the loss, by TRL's names.
+        #[serde(default, skip_serializing_if = "Metrics::is_empty")]
+        metrics: Metrics,
     },
     /// Loss on the fixed validation slice.
     Validation {
         /// Steps done.
         step: u64,
-        /// Mean loss, nats per target token.
+        /// Mean loss, nats per target token; of preferences: per pair.
         loss: f64,
-        /// Loss in bits per byte of text, comparable between tokenizers.
-        bits_per_byte: f64,
-        /// Target tokens measured.
+        /// Loss in bits per byte of text, comparable between tokenizers, where it is a language model's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bits_per_byte: Option<f64>,
+        /// Target tokens measured; of preferences: pairs.
         tokens: u64,
+        /// What the objective measures beside the loss, by TRL's names without `eval_`.
+        #[serde(default, skip_serializing_if = "Metrics::is_empty")]
+        metrics: Metrics,
     },
     /// Text generated from a fixed prompt.
     Sample {
@@ -148,6 +157,9 @@ pub enum TrainEvent {
 
 /// Names of the curves that [`TrainEvent::metrics`] gives.
 pub mod metric {
+    use std::collections::BTreeSet;
+    use std::sync::{Mutex, PoisonError};
+
     /// Mean training loss of a step.
     pub const TRAIN_LOSS: &str = "loss/train";
     /// Loss on the validation slice.
@@ -166,6 +178,24 @@ pub mod metric {
     pub const MFU: &str = "mfu";
     /// Share of the measured matmul rate.
     pub const MATMUL_SHARE: &str = "matmul_share";
+
+    /// Distinct names of objectives' numbers that get a curve; a log may hold anything.
+    const MOST_NAMES: usize = 128;
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+    /// The name of an objective's number, kept for the life of the process; `None` once there are too many.
+    pub(super) fn named(name: &str) -> Option<&'static str> {
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name) {
+            return Some(known);
+        }
+        if names.len() == MOST_NAMES || name.len() > 64 || name.chars().any(char::is_control) {
+            return None;
+        }
+        let kept: &'static str = String::leak(name.to_owned());
+        names.insert(kept);
+        Some(kept)
+    }
 }
 
 /// Why a run ended before its last step.
@@ -209,7 +239,7 @@ impl TrainEvent {
     /// The numbers of the event that make a curve, by the names that other tools use for them. The monitor's charts
     /// and the TensorBoard file show whatever stands here.
     pub fn metrics(&self) -> Vec<(&'static str, f64)> {
-        match *self {
+        let mut all: Vec<(&'static str, f64)> = match *self {
             TrainEvent::Step {
                 loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, memory_bytes, ..
             } => {
@@ -225,13 +255,25 @@ impl TrainEvent {
                 metrics
             }
             TrainEvent::Validation { loss, bits_per_byte, .. } => {
-                vec![(metric::VALIDATION_LOSS, loss), (metric::BITS_PER_BYTE, bits_per_byte)]
+                let bits = bits_per_byte.map(|bits| (metric::BITS_PER_BYTE, bits));
+                std::iter::once((metric::VALIDATION_LOSS, loss)).chain(bits).collect()
             }
             _ => Vec::new(),
+        };
+        match self {
+            TrainEvent::Step { metrics, .. } => {
+                all.extend(metrics.iter().filter_map(|(name, &value)| Some((metric::named(name)?, value))));
+            }
+            TrainEvent::Validation { metrics, .. } => {
+                let named = |name: &str| metric::named(&format!("eval_{name}"));
+                all.extend(metrics.iter().filter_map(|(name, &value)| Some((named(name)?, value))));
+            }
+            _ => {}
         }
+        all
     }
 
-    fn not_finite(&self) -> Option<(&'static str, f64)> {
+    fn not_finite(&self) -> Option<(String, f64)> {
         let fields = match *self {
             TrainEvent::Step {
                 loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, ..
@@ -245,7 +287,7 @@ impl TrainEvent {
                 ("eta_seconds", eta_seconds),
             ],
             TrainEvent::Validation { loss, bits_per_byte, .. } => {
-                vec![("loss", Some(loss)), ("bits_per_byte", Some(bits_per_byte))]
+                vec![("loss", Some(loss)), ("bits_per_byte", bits_per_byte)]
             }
             TrainEvent::CheckpointSaved { seconds, .. } => vec![("seconds", Some(seconds))],
             TrainEvent::LrFactor { factor, .. } => vec![("factor", Some(factor))],
@@ -254,7 +296,13 @@ impl TrainEvent {
             }
             _ => Vec::new(),
         };
-        fields.into_iter().filter_map(|(field, value)| Some((field, value?))).find(|(_, value)| !value.is_finite())
+        let metrics = match self {
+            TrainEvent::Step { metrics, .. } | TrainEvent::Validation { metrics, .. } => Some(metrics),
+            _ => None,
+        };
+        let metrics = metrics.into_iter().flatten().map(|(name, &value)| (name.as_str(), value));
+        let fields = fields.into_iter().filter_map(|(field, value)| Some((field, value?)));
+        fields.chain(metrics).find(|(_, value)| !value.is_finite()).map(|(field, value)| (field.to_owned(), value))
     }
 }
 
@@ -270,7 +318,7 @@ pub enum EventError {
         /// Steps done.
         step: u64,
         /// The field.
-        field: &'static str,
+        field: String,
         /// The number found.
         value: f64,
     },
@@ -413,6 +461,7 @@ mod tests {
             mfu: None,
             memory_bytes: Some(1),
             eta_seconds: None,
+            metrics: Metrics::new(),
         }
     }
 
@@ -475,6 +524,7 @@ mod tests {
                 step: 1, loss, lr: single, grad_norm: loss / 3.0, tokens,
                 tokens_per_second: single / 7.0, matmul_share: Some(loss), mfu: Some(single),
                 memory_bytes: Some(tokens), eta_seconds: Some(loss),
+                metrics: Metrics::from([("rewards/margins".to_owned(), loss)]),
             };
             let back: TrainEvent = serde_json::from_str(&to_line(&event).unwrap()).unwrap();
             let TrainEvent::Step { loss: l, lr, grad_norm, matmul_share, .. } = back else {

@@ -42,6 +42,7 @@ impl LossScale {
             loss_sum: term.loss_sum * factor,
             unreported: term.unreported.map(|part| part * factor),
             weight: term.weight * factor,
+            metrics: term.metrics,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::optimizer::Optimizer;
 use crate::recipe::TrainRecipe;
 use crate::run::Surroundings;
 use crate::setup::{self, Preparing};
-use crate::step::{Objective, train_step};
+use crate::step::{BatchLoss, train_step};
 
 /// Steps in which the rate rises to the recipe's peak, where it stays.
 const WARMUP: u64 = 10;
@@ -70,13 +70,13 @@ pub fn overfit(
     around: &Surroundings,
     scratch: &Path,
     recipe: &TrainRecipe,
-    objective: Objective<'_>,
+    loss: BatchLoss<'_>,
     limits: Limits,
     progress: &mut dyn FnMut(Preparing),
     on_step: &mut dyn FnMut(&OverfitStep) -> ControlFlow<()>,
 ) -> Result<Overfit, TrainError> {
     let recipe = recipe.resolved()?;
-    around.check_precision(&recipe)?;
+    around.check_precision(&recipe.settings())?;
     let sources = setup::sources(&recipe, progress)?;
     let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
     setup::config(&recipe, &tokenizer)?;
@@ -91,7 +91,7 @@ pub fn overfit(
     for step in 0..limits.steps {
         let lr = recipe.optimizer.lr * ((step + 1) as f64 / WARMUP as f64).min(1.0);
         let clip = recipe.optimizer.clip_norm;
-        let report = train_step(&mut decoder, &mut optimizer, &mut gate, objective, &batch, lr, clip)?;
+        let report = train_step(&mut decoder, &mut optimizer, &mut gate, loss, &batch, lr, clip)?;
         losses.push(report.loss);
         let seen = OverfitStep { step: step + 1, loss: report.loss, lr, grad_norm: report.grad_norm };
         if on_step(&seen).is_break() || report.loss < limits.target_loss {

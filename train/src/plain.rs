@@ -1,6 +1,23 @@
 //! Events as lines of plain text, for pipes, logs and the monitor's list
 
+pub use fornax_base::numbers::grouped;
+
 use crate::events::TrainEvent;
+use crate::objective::Metrics;
+
+/// The numbers of an objective that a line has room for, behind its loss.
+fn listed(metrics: &Metrics) -> String {
+    const SHOWN: [(&str, &str); 6] = [
+        ("rewards/margins", "margin"),
+        ("rewards/accuracies", "accuracy"),
+        ("accuracy", "accuracy"),
+        ("reward", "reward"),
+        ("kl", "kl"),
+        ("exact_match", "exact match"),
+    ];
+    let shown = |(name, word): &(&str, &str)| metrics.get(*name).map(|value| format!(" | {word} {value:.3}"));
+    SHOWN.iter().filter_map(shown).collect()
+}
 
 /// One event as people read it, without escape codes or other control characters but line breaks.
 pub fn sentence(event: &TrainEvent) -> String {
@@ -13,7 +30,16 @@ pub fn sentence(event: &TrainEvent) -> String {
             grouped(*tokens_per_step)
         ),
         TrainEvent::Step {
-            step, loss, lr, grad_norm, tokens_per_second, matmul_share, mfu, eta_seconds, ..
+            step,
+            loss,
+            lr,
+            grad_norm,
+            tokens_per_second,
+            matmul_share,
+            mfu,
+            eta_seconds,
+            metrics,
+            ..
         } => {
             let share = match (mfu, matmul_share) {
                 (Some(mfu), _) => format!(" | mfu {:.0}%", mfu * 100.0),
@@ -22,12 +48,14 @@ pub fn sentence(event: &TrainEvent) -> String {
             };
             let eta = eta_seconds.map(|s| format!(" | eta {}", duration(s))).unwrap_or_default();
             format!(
-                "step {step:05} | loss {loss:.4} | lr {lr:.2e} | norm {grad_norm:.2} | {} tok/s{share}{eta}",
+                "step {step:05} | loss {loss:.4} | lr {lr:.2e} | norm {grad_norm:.2}{} | {} tok/s{share}{eta}",
+                listed(metrics),
                 grouped(*tokens_per_second as u64)
             )
         }
-        TrainEvent::Validation { step, loss, bits_per_byte, .. } => {
-            format!("step {step:05} | validation loss {loss:.4} | {bits_per_byte:.3} bits per byte")
+        TrainEvent::Validation { step, loss, bits_per_byte, metrics, .. } => {
+            let bits = bits_per_byte.map(|bits| format!(" | {bits:.3} bits per byte")).unwrap_or_default();
+            format!("step {step:05} | validation loss {loss:.4}{bits}{}", listed(metrics))
         }
         TrainEvent::Sample { step, prompt, text } => {
             format!("step {step:05} | sample: {}«{}»", harmless(prompt), harmless(text))
@@ -65,19 +93,6 @@ pub fn sentence(event: &TrainEvent) -> String {
 /// The text without characters that steer a terminal, which a young model writes like any others; line breaks stay.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// 1234567 as "1,234,567".
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Seconds as "59 s", "1 m 01 s" or "1 h 01 m".

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use fornax_base::files::{FileSystem, write_folder_atomic};
+use fornax_data::batches::mixed_validation_batches;
 use fornax_data::corpus;
 use fornax_data::dataset::{Manifest, PrepareOptions, PrepareProgress, prepare};
 use fornax_data::error::DataError;
@@ -20,9 +21,11 @@ use fornax_model::{Decoder, ModelConfig};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::TrainError;
+use crate::pretraining::{Pretraining, WholeModel};
 use crate::recipe::{
-    CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, NO_TOKENIZER, Precision, TokenizerKind, TrainRecipe,
+    CORPUS, DEFAULT_VALIDATION_FRACTION, ModelShape, NO_TOKENIZER, Precision, Settings, TokenizerKind, TrainRecipe,
 };
+use crate::run::{Opened, RunRecipe, Surroundings};
 
 /// What is being prepared, for a progress bar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -378,9 +381,80 @@ pub(crate) fn word(precision: Precision) -> &'static str {
     }
 }
 
-/// What a run reads and measures with.
-#[derive(Debug)]
-pub(crate) struct Inputs {
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) dataset: Mixture,
+impl RunRecipe for TrainRecipe {
+    type Objective = Pretraining;
+
+    fn resolved(&self) -> Result<Self, TrainError> {
+        Ok(TrainRecipe::resolved(self)?)
+    }
+
+    fn settings(&self) -> Settings {
+        TrainRecipe::settings(self)
+    }
+
+    fn own_names() -> &'static [&'static str] {
+        &[TOKENIZER_FOLDER, DATA_FOLDER]
+    }
+
+    fn begin(
+        &self,
+        around: &Surroundings,
+        folder: &Path,
+        keep_recipe: &mut dyn FnMut() -> Result<(), TrainError>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<(), TrainError> {
+        let sources = sources(self, progress)?;
+        let tokenizer = new_tokenizer(self, &sources, progress)?;
+        config(self, &tokenizer)?;
+        keep_recipe()?;
+        // After the recipe: a tokenizer without its recipe would be taken for that of the next run here.
+        keep_tokenizer(&*around.fs, folder, &tokenizer)
+    }
+
+    fn open(
+        &self,
+        around: &Surroundings,
+        folder: &Path,
+        from: Option<&Checkpoint>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<Opened<Pretraining>, TrainError> {
+        let fs = &*around.fs;
+        let sources = if has_dataset(folder) {
+            Vec::new() // the shards are there; the text may be gone
+        } else {
+            sources(self, progress)?
+        };
+        let tokenizer = tokenizer(fs, folder, self, &sources, progress)?;
+        if from.is_none() {
+            config(self, &tokenizer)?;
+        }
+        let dataset = dataset(fs, folder, self, &sources, &tokenizer, progress)?;
+        let rows = self.train.micro_batch();
+        let validation = match self.eval.every {
+            0 => Vec::new(),
+            _ => mixed_validation_batches(
+                &dataset.validation(),
+                rows,
+                self.train.context,
+                self.eval.tokens,
+                self.data.packing,
+            )?,
+        };
+        // Built on the plain device; the parameters alone go to the autodiff device.
+        let (decoder, warnings) = match from {
+            Some(checkpoint) => (saved_decoder(self, checkpoint, &around.device)?, Vec::new()),
+            None => decoder(self, &tokenizer, &around.device)?,
+        };
+        let tokenizer = Arc::new(tokenizer);
+        let objective = Pretraining::new(self, Arc::clone(&tokenizer), dataset, validation)?;
+        let product = Box::new(WholeModel::new(tokenizer));
+        Ok(Opened {
+            decoder: decoder.trainable(true),
+            objective,
+            product,
+            steps: None,
+            facts: Vec::new(),
+            warnings,
+        })
+    }
 }

@@ -10,23 +10,12 @@ use fornax_model::{Decoder, Layout, ops, token_tensor};
 
 use crate::error::TrainError;
 use crate::gate::{GradientGate, GradientNorm};
+use crate::objective::Metrics;
+pub use crate::objective::{LossTerm, Metric};
 use crate::optimizer::Optimizer;
 
-/// What an objective says of one micro-batch: the summed loss (1, on the autodiff device) and the weight it
-/// is a sum over. Dividing by the weights of the whole step, not of each micro-batch, makes micro-batches of
-/// unequal masks count rightly.
-#[derive(Debug)]
-pub struct LossTerm {
-    /// Sum of the weighted losses.
-    pub loss_sum: Tensor<1>,
-    /// The part of `loss_sum` that is trained on but not reported (1), without a gradient: z-loss.
-    pub unreported: Option<Tensor<1>>,
-    /// Target tokens for language-model losses, pairs for preference losses.
-    pub weight: f64,
-}
-
-/// What training lowers: a function of the model and a micro-batch.
-pub type Objective<'a> = &'a dyn Fn(&Decoder, &Batch) -> LossTerm;
+/// A loss as a function of the model and a micro-batch of tokens.
+pub type BatchLoss<'a> = &'a dyn Fn(&Decoder, &Batch) -> LossTerm;
 
 /// The pretraining objective: next-token cross-entropy over the targets whose mask is true.
 pub fn next_token(decoder: &Decoder, batch: &Batch) -> LossTerm {
@@ -42,23 +31,24 @@ pub fn next_token_with_z(decoder: &Decoder, batch: &Batch, z_loss: f64) -> LossT
     let weights = Tensor::from_data(TensorData::new(mask, [batch.rows, batch.columns]), (&device, DType::F32));
     let targets = tokens(&batch.targets, batch, &device);
     let (loss_sum, z) = decoder.loss_with_z(hidden, targets, weights, z_loss as f32);
-    LossTerm { loss_sum, unreported: (z_loss != 0.0).then_some(z), weight: batch.n_targets() as f64 }
+    LossTerm { unreported: (z_loss != 0.0).then_some(z), ..LossTerm::new(loss_sum, batch.n_targets() as f64) }
 }
 
 /// Where the tokens of a batch stand.
-pub(crate) fn layout(batch: &Batch, device: &Device) -> Layout {
+pub fn layout(batch: &Batch, device: &Device) -> Layout {
     match &batch.documents {
         Some(documents) => Layout::packed(&batch.positions, documents, batch.rows, device),
         None => Layout::contiguous(0, batch.columns, device),
     }
 }
 
-pub(crate) fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, burn::tensor::Int> {
+/// Token ids of a batch, row by row -> (rows, columns).
+pub fn tokens(ids: &[u32], batch: &Batch, device: &Device) -> Tensor<2, burn::tensor::Int> {
     token_tensor(ids, batch.rows, device)
 }
 
 /// What a step did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StepReport {
     /// Mean loss over the step's weight, before the update; without what the objective does not report.
     pub loss: f64,
@@ -66,28 +56,50 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Sum of the objective's weights; 0 means that nothing could be learned and nothing was changed.
     pub weight: f64,
+    /// What the objective reports beside the loss.
+    pub metrics: Metrics,
 }
 
 /// Gradients of the summed loss, by parameter.
 type Gradients = BTreeMap<String, Tensor<1>>;
 
-/// Takes one optimizer step. The model and optimizer are unchanged when an error is returned.
+/// Takes one optimizer step over `micro_batches`. The model and optimizer are unchanged when an error is returned.
 ///
 /// # Errors
-/// [`TrainError::NotFinite`] when the loss or a gradient is not finite, [`TrainError::Gate`] from the gate.
+/// As [`step_over`].
 pub fn train_step(
     decoder: &mut Decoder,
     optimizer: &mut Optimizer,
     gate: &mut GradientGate,
-    objective: Objective<'_>,
+    loss: BatchLoss<'_>,
     micro_batches: &[Batch],
     lr: f64,
     clip_norm: f64,
 ) -> Result<StepReport, TrainError> {
+    let term = |decoder: &Decoder, i: usize| Ok(loss(decoder, &micro_batches[i]));
+    step_over(decoder, optimizer, gate, &term, micro_batches.len(), lr, clip_norm)
+}
+
+/// Takes one optimizer step over `micro_batches` micro-batches, whose losses `term` gives by number. The model and
+/// optimizer are unchanged when an error is returned.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] when the loss or a gradient is not finite, [`TrainError::Gate`] from the gate, and what
+/// `term` reports.
+pub fn step_over(
+    decoder: &mut Decoder,
+    optimizer: &mut Optimizer,
+    gate: &mut GradientGate,
+    term: &dyn Fn(&Decoder, usize) -> Result<LossTerm, TrainError>,
+    micro_batches: usize,
+    lr: f64,
+    clip_norm: f64,
+) -> Result<StepReport, TrainError> {
     let (mut loss_sum, mut weight, mut gradients) = (0.0, 0.0, Gradients::new());
-    for batch in micro_batches {
+    let mut reported = Reported::default();
+    for number in 0..micro_batches {
         let pass = decoder.for_one_pass();
-        let term = objective(&pass, batch);
+        let term = term(&pass, number)?;
         if term.weight == 0.0 {
             continue; // every target is masked: no loss, no gradient
         }
@@ -96,10 +108,12 @@ pub fn train_step(
         if let Some(part) = term.unreported {
             loss_sum -= f64::from(scalar(part)?);
         }
+        reported.add(term.metrics)?;
         accumulate(pass.backward(&term.loss_sum), &mut gradients);
     }
+    let metrics = reported.means();
     if weight == 0.0 {
-        return Ok(StepReport { loss: 0.0, grad_norm: 0.0, weight });
+        return Ok(StepReport { loss: 0.0, grad_norm: 0.0, weight, metrics });
     }
     let norms = norms(decoder, &gradients)?;
     let squares: f64 = norms.iter().filter_map(|norm| norm.square).sum();
@@ -118,7 +132,38 @@ pub fn train_step(
             optimizer.update(name, &mut parameter, gradient_n, clip / weight, lr);
         }
     });
-    Ok(StepReport { loss, grad_norm, weight })
+    Ok(StepReport { loss, grad_norm, weight, metrics })
+}
+
+/// Sums of what is reported, and what each is divided by.
+#[derive(Debug, Default)]
+pub struct Reported(BTreeMap<&'static str, (f64, f64)>);
+
+impl Reported {
+    /// Adds the numbers of a micro-batch, read back together.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn add(&mut self, metrics: Vec<Metric>) -> Result<(), TrainError> {
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        let sums: Vec<_> = metrics.iter().map(|metric| metric.sum.clone().without_autodiff()).collect();
+        let values = Tensor::cat(sums, 0).try_into_vec_as::<f32>().map_err(TrainError::device)?;
+        for (metric, value) in metrics.iter().zip(values) {
+            let (sum, weight) = self.0.entry(metric.name).or_default();
+            *sum += f64::from(value);
+            *weight += metric.weight;
+        }
+        Ok(())
+    }
+
+    /// Each sum by its weight; what has no weight is left out.
+    pub fn means(self) -> Metrics {
+        let mean =
+            |(name, (sum, weight)): (&str, (f64, f64))| (weight != 0.0).then(|| (name.to_string(), sum / weight));
+        self.0.into_iter().filter_map(mean).collect()
+    }
 }
 
 fn accumulate(new: Gradients, sum: &mut Gradients) {

@@ -49,25 +49,23 @@ pub fn measure(decoder: &Decoder, batches: &[Batch], tokenizer: &Tokenizer) -> R
     Ok(Measured { loss: nats / n_tokens.max(1) as f64, bits_per_byte, tokens: n_tokens })
 }
 
-/// The text after `prompt`, a function of the model, the options and (seed, step).
+/// The text after the prompt, a function of the model, the options and (seed, step).
 ///
 /// # Errors
-/// What encoding, generation or decoding reports.
+/// What generation or decoding reports.
 pub fn sample(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
-    prompt: &str,
-    max_tokens: usize,
+    prompt_ids: &[u32],
+    limits: &Limits,
     temperature: f64,
     (seed, step): (u64, u64),
 ) -> Result<String, TrainError> {
-    let ids = tokenizer.encode(prompt, true)?;
     let seed = rng(seed, step, "sample").next_u64();
     let options = SamplerOptions { temperature: temperature as f32, seed, ..SamplerOptions::greedy() };
     let mut sampler = Sampler::new(options)?;
-    let limits = Limits { max_tokens, stop_ids: decoder.config().eos_ids.clone() };
     let mut generated = Vec::new();
-    generate(decoder, &ids, &mut sampler, &limits, &mut |id| {
+    generate(decoder, prompt_ids, &mut sampler, limits, &mut |id| {
         generated.push(id);
         ControlFlow::Continue(())
     })?;

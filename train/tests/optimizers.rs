@@ -16,7 +16,7 @@ use fornax_train::TrainError;
 use fornax_train::gate::GradientGate;
 use fornax_train::optimizer::Optimizer;
 use fornax_train::recipe::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
-use fornax_train::step::{LossTerm, Objective, StepReport, next_token, next_token_with_z, train_step};
+use fornax_train::step::{BatchLoss, LossTerm, StepReport, next_token, next_token_with_z, train_step};
 
 const KINDS: [OptimizerKind; 3] = [OptimizerKind::AdamW, OptimizerKind::Muon, OptimizerKind::Lion];
 
@@ -201,7 +201,7 @@ impl Trainee {
         Self::new(&OptimizerRecipe::new(kind, 2e-3))
     }
 
-    fn step(&mut self, objective: Objective<'_>, batches: &[Batch]) -> Result<StepReport, TrainError> {
+    fn step(&mut self, objective: BatchLoss<'_>, batches: &[Batch]) -> Result<StepReport, TrainError> {
         let Self { decoder, optimizer, gate, recipe } = self;
         train_step(decoder, optimizer, gate, objective, batches, recipe.lr, recipe.clip_norm)
     }

@@ -15,7 +15,7 @@ use fornax_train::TrainError;
 use fornax_train::gate::{GateError, GradientGate};
 use fornax_train::optimizer::Optimizer;
 use fornax_train::recipe::{OptimizerKind, OptimizerRecipe};
-use fornax_train::step::{LossTerm, Objective, StepReport, next_token, train_step};
+use fornax_train::step::{BatchLoss, LossTerm, StepReport, next_token, train_step};
 
 const BETA1: f64 = 0.9;
 /// Sums in another order differ by this much of the largest gradient of a tensor.
@@ -92,7 +92,7 @@ impl Trainee {
         }
     }
 
-    fn step(&mut self, objective: Objective<'_>, batches: &[Batch]) -> Result<StepReport, TrainError> {
+    fn step(&mut self, objective: BatchLoss<'_>, batches: &[Batch]) -> Result<StepReport, TrainError> {
         let Self { decoder, optimizer, gate, clip_norm } = self;
         train_step(decoder, optimizer, gate, objective, batches, 1e-2, *clip_norm)
     }
@@ -228,11 +228,7 @@ fn three_four_five(decoder: &Decoder, factor: f64) -> Tensor<1> {
 #[test]
 fn clipping_is_by_the_norm_over_all_tensors() {
     // Two micro-batches of weight 2 sum to norm 2 * 5 over weight 4: 2.5 before clipping, tensors 1.5 and 2.
-    let objective = |decoder: &Decoder, _: &Batch| LossTerm {
-        loss_sum: three_four_five(decoder, 1.0),
-        unreported: None,
-        weight: 2.0,
-    };
+    let objective = |decoder: &Decoder, _: &Batch| LossTerm::new(three_four_five(decoder, 1.0), 2.0);
     let one = batch(1, 12, 61);
     for (clip_norm, factor) in [(0.0, 1.0), (2.6, 1.0), (1.75, 0.7), (0.25, 0.1)] {
         let mut trainee = Trainee::new(&tiny(), clip_norm);

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use fornax_base::paths::join_inside;
 
 use super::HubError;
-use crate::sources::ENDINGS;
 
 /// What the name of a hub source begins with.
 pub(super) const PREFIX: &str = "hf:";
 /// The split that is read when none is named and files tell theirs.
 const DEFAULT_SPLIT: &str = "train";
+/// Files of JSON that tell about a dataset and hold no row of it.
+const ABOUT: [&str; 4] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"];
 /// Names of splits as they occur in paths, by the hub's conventions.
 const SPLITS: [(&str, &[&str]); 3] = [
     ("train", &["train", "training"]),
@@ -97,9 +98,10 @@ impl HubPath {
         PathBuf::from(format!("{PREFIX}{}{revision}{slash}{file}", self.repo))
     }
 
-    /// The files of a repository that are read, sorted by path.
-    pub(super) fn choose(&self, all: &[String]) -> Result<Vec<String>, HubError> {
-        let mut readable: Vec<&str> = all.iter().map(String::as_str).filter(|name| is_readable(name)).collect();
+    /// The files of a repository that are read, sorted by path: those with one of `endings`.
+    pub(super) fn choose(&self, all: &[String], endings: &[&str]) -> Result<Vec<String>, HubError> {
+        let mut readable: Vec<&str> =
+            all.iter().map(String::as_str).filter(|name| is_readable(name, endings)).collect();
         readable.sort_unstable();
         let files: Vec<&str> = match &self.selection {
             Selection::Path(path) => {
@@ -120,7 +122,7 @@ impl HubPath {
             }
         };
         match files.is_empty() {
-            true => Err(self.nothing(&readable)),
+            true => Err(self.nothing(&readable, endings)),
             false => Ok(files.into_iter().map(str::to_owned).collect()),
         }
     }
@@ -136,14 +138,14 @@ impl HubPath {
         Err(HubError::Ambiguous { repo: self.shown("").display().to_string(), found: shortened(&names) })
     }
 
-    fn nothing(&self, readable: &[&str]) -> HubError {
+    fn nothing(&self, readable: &[&str], endings: &[&str]) -> HubError {
         let asked = match &self.selection {
             Selection::All => "its text".to_owned(),
             Selection::Path(path) => path.clone(),
             Selection::Split { config, split } => format!("?{config}/{}", split.as_deref().unwrap_or("")),
         };
         let found = match readable.is_empty() {
-            true => format!("no file that ends in {}", ENDINGS.join(", ")),
+            true => format!("no file that ends in {}", endings.join(", ")),
             false => shortened(readable),
         };
         HubError::NoFile { repo: self.shown("").display().to_string(), asked, found }
@@ -160,8 +162,9 @@ fn is_inside(path: &str) -> bool {
     join_inside(Path::new("."), path).is_ok()
 }
 
-fn is_readable(name: &str) -> bool {
-    is_inside(name) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+fn is_readable(name: &str, endings: &[&str]) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    is_inside(name) && !ABOUT.contains(&file) && endings.iter().any(|ending| name.ends_with(ending))
 }
 
 fn is_below(rest: &str) -> bool {

@@ -83,7 +83,7 @@ impl JsonLineRows {
 }
 
 /// What is wrong with a line, and at which byte of it: the parser's own count of lines says nothing here.
-fn in_line(error: &serde_json::Error) -> String {
+pub(crate) fn in_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
     match error.column() {

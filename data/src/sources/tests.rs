@@ -218,7 +218,7 @@ fn f19_a_line_beyond_the_limit_is_passed_over() {
         (format!("{{\"text\": \"a\"}}\n{long}"), vec!["a", "line 2"]),
     ] {
         let path = folder.file("a.jsonl", bytes);
-        let file = TextFile::new(path.clone(), path).unwrap();
+        let file = TextFile::new(path.clone(), path, &ENDINGS).unwrap();
         let rows = JsonLineRows::new(Lines::open(&file).unwrap(), "text".to_owned(), false).with_limit(100);
         let said: Vec<String> = rows
             .map(|row| row.map_or_else(|error| format!("line {}", error.place().unwrap().1), |row| row.text))

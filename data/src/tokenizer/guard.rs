@@ -14,7 +14,7 @@ pub fn catches_panics() -> bool {
 }
 
 /// Runs code of the library.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let before = INSIDE.replace(true);
     // What was being changed is dropped with the panic; nothing is seen half done.
     let result = catch_unwind(AssertUnwindSafe(work));

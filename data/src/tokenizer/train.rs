@@ -25,7 +25,7 @@ const LONGEST_PIECE: usize = 256;
 /// Text held while its documents are counted in parallel, in bytes.
 const CHUNK_BYTES: usize = 8 << 20;
 /// The chat format of the two `<|im_...|>` tokens (OpenAI's ChatML).
-const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+pub(crate) const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// How far [`Tokenizer::train_bpe`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,18 @@
-//! Training steps of a workload: the real step, with the real optimizer, on one batch again and again.
+//! Training steps of a workload: the real step, with the real optimizer, on one batch again and again; of the whole
+//! model, or of a low-rank adapter over a frozen base, dense or packed.
 
 use std::time::Instant;
 
 use burn::tensor::{DType, Device};
 use fornax_model::Decoder;
+use fornax_model::adapter::{AdapterConfig, Targets};
 use fornax_model::device::DeviceName;
+use fornax_model::packed::{Codes, Packing};
 use fornax_train::gate::GradientGate;
 use fornax_train::optimizer::Optimizer;
 use fornax_train::rate;
 use fornax_train::recipe::{OptimizerKind, OptimizerRecipe};
-use fornax_train::step::{next_token, train_step};
+use fornax_train::step::{BatchLoss, train_step};
 use serde::Serialize;
 
 use super::{BenchError, PEER, Spread, Workload, dtype_word, mebibytes, threads};
@@ -42,9 +45,37 @@ pub enum Until {
     Seconds(f64),
 }
 
+/// What learns, and from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Every parameter, from next tokens.
+    Full,
+    /// A low-rank adapter on every linear layer of the blocks.
+    Lora,
+    /// The same over a packed base.
+    Qlora,
+    /// An adapter, from pairs: half of the rows chosen, half rejected, the reference the model without its adapter.
+    Dpo,
+}
+
+impl Mode {
+    /// Its name on the command line and in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Full => "full",
+            Mode::Lora => "lora",
+            Mode::Qlora => "qlora",
+            Mode::Dpo => "dpo",
+        }
+    }
+}
+
+/// How a base is packed in [`Mode::Qlora`].
+const PACKING: Packing = Packing::usual(Codes::Int4);
+
 /// What to measure.
-#[derive(Debug, Clone, Copy)]
-pub struct TrainBench {
+#[derive(Clone, Copy)]
+pub struct TrainBench<'a> {
     /// Model and batch.
     pub workload: Workload,
     /// Dtype of the matrix products; parameters and optimizer stay in f32.
@@ -53,6 +84,12 @@ pub struct TrainBench {
     pub warmup_steps: u64,
     /// When to stop.
     pub until: Until,
+    /// What learns.
+    pub mode: Mode,
+    /// Rank of the adapters; alpha is twice as much.
+    pub rank: usize,
+    /// The loss of a batch.
+    pub loss: BatchLoss<'a>,
 }
 
 /// What was measured. Field names are the peers' where they measure the same.
@@ -70,8 +107,15 @@ pub struct TrainReport {
     pub threads: usize,
     /// Dtype of the matrix products.
     pub dtype: &'static str,
+    /// What learned: full, lora, qlora or dpo.
+    pub mode: &'static str,
     /// Parameters of the model.
     pub params: u64,
+    /// Parameters that learned.
+    pub trainable_params: u64,
+    /// How the base is packed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed: Option<String>,
     /// Rows of the batch.
     pub batch: usize,
     /// Tokens of a row.
@@ -109,11 +153,11 @@ pub struct TrainReport {
 /// # Errors
 /// [`BenchError`] when the device cannot compute in the dtype or a step fails.
 pub fn measure(
-    bench: &TrainBench,
+    bench: &TrainBench<'_>,
     (device, name): (&Device, DeviceName),
     progress: &mut dyn FnMut(&str),
 ) -> Result<TrainReport, BenchError> {
-    let TrainBench { workload, dtype, warmup_steps, until } = *bench;
+    let TrainBench { workload, dtype, warmup_steps, until, mode, .. } = *bench;
     if !device.supports_dtype(dtype) {
         return Err(BenchError::Precision { device: name, dtype: dtype_word(dtype) });
     }
@@ -123,7 +167,8 @@ pub fn measure(
         "{}: {params} parameters, {} x {} tokens a step",
         workload.name, workload.batch, workload.context
     ));
-    let mut steps = Steps::new(&workload, dtype, device);
+    let mut steps = Steps::new(bench, device);
+    let trainable_params = steps.decoder.parameter_counts().0;
     let started = Instant::now();
     for _ in 0..warmup_steps {
         steps.take()?;
@@ -148,7 +193,11 @@ pub fn measure(
         device: name.to_string(),
         threads: threads(),
         dtype: dtype_word(dtype),
+        mode: mode.word(),
         params,
+        trainable_params,
+        packed: (mode == Mode::Qlora)
+            .then(|| format!("{} in blocks of {}", PACKING.codes().word(), PACKING.block())),
         batch: workload.batch,
         context: workload.context,
         tokens_per_step,
@@ -175,14 +224,28 @@ struct Steps<'a> {
     optimizer: Optimizer,
     gate: GradientGate,
     batches: [fornax_data::batches::Batch; 1],
+    objective: BatchLoss<'a>,
     loss: f64,
 }
 
 impl<'a> Steps<'a> {
-    fn new(workload: &Workload, dtype: DType, device: &'a Device) -> Self {
-        let mut decoder = Decoder::init(&workload.config(workload.context), 0, device).trainable(true);
+    fn new(bench: &TrainBench<'a>, device: &'a Device) -> Self {
+        let TrainBench { workload, dtype, mode, rank, loss, .. } = *bench;
+        let config = workload.config(workload.context);
+        let mut decoder = match mode {
+            Mode::Qlora => Decoder::init_packed(&config, 0, PACKING, device),
+            _ => Decoder::init(&config, 0, device),
+        };
+        if mode != Mode::Full {
+            let adapter = AdapterConfig::lora(rank, 2.0 * rank as f64, Targets::AllLinear);
+            // A name and targets that every model has.
+            let attached = decoder.attach("default", adapter, 0);
+            attached.unwrap_or_else(|error| unreachable!("{error}"));
+        }
+        let mut decoder = decoder.trainable(true);
         decoder.set_compute(dtype);
         Self {
+            objective: loss,
             device,
             decoder,
             optimizer: Optimizer::new(&optimizer()),
@@ -193,8 +256,8 @@ impl<'a> Steps<'a> {
     }
 
     fn take(&mut self) -> Result<(), BenchError> {
-        let Self { decoder, optimizer, gate, batches, .. } = self;
-        let report = train_step(decoder, optimizer, gate, &next_token, batches, LR, 0.0)?;
+        let Self { decoder, optimizer, gate, batches, objective, .. } = self;
+        let report = train_step(decoder, optimizer, gate, *objective, batches, LR, 0.0)?;
         self.loss = report.loss;
         Ok(())
     }
@@ -228,6 +291,8 @@ impl<'a> Steps<'a> {
 mod tests {
     use fornax_model::device::Kind;
 
+    use fornax_train::step::next_token;
+
     use super::*;
     use crate::bench::workload::WORKLOADS;
 
@@ -235,16 +300,31 @@ mod tests {
     fn a_measurement_trains_and_counts_what_it_timed() {
         let workload = WORKLOADS[0].with_batch(Some(2), Some(8)).unwrap();
         let (device, name) = (Device::flex(), DeviceName::Named(Kind::Cpu, 0));
-        let measured = |steps: u64| {
+        let measured = |steps: u64, mode| {
             let until = Until::Steps(steps);
-            let bench = TrainBench { workload, dtype: DType::F32, warmup_steps: 1, until };
+            let bench = TrainBench {
+                workload,
+                dtype: DType::F32,
+                warmup_steps: 1,
+                until,
+                mode,
+                rank: 4,
+                loss: &next_token,
+            };
             measure(&bench, (&device, name), &mut |_| {}).unwrap()
         };
-        let (few, more) = (measured(2), measured(30));
+        let (few, more) = (measured(2, Mode::Full), measured(30, Mode::Full));
         assert_eq!((few.steps, few.tokens_per_step, few.params), (2, 16, 808_320));
         assert!((few.tokens_per_second * few.seconds - 32.0).abs() < 1e-6);
         // One batch again and again is learned by heart.
         assert!(more.loss < few.loss && few.loss < 5.0, "{} after {}", more.loss, few.loss);
         assert!(more.peak_rss_mb > Some(10) && more.device_pool_mb.is_none(), "{more:?}");
+        assert_eq!((more.trainable_params, more.packed), (808_320, None));
+        for mode in [Mode::Lora, Mode::Qlora] {
+            let adapted = measured(2, mode);
+            // 4 times 4 x (128 + 128) and 3 times 4 x (128 + 344), in 4 blocks.
+            assert_eq!((adapted.params, adapted.trainable_params), (808_320, 39_040), "{mode:?}");
+            assert_eq!(adapted.packed.is_some(), mode == Mode::Qlora);
+        }
     }
 }

@@ -25,15 +25,17 @@ pub struct Workload {
     pub n_kv_heads: usize,
     /// Channels inside the feed-forward block.
     pub ffn_width: usize,
+    /// Whether the head is the embedding table.
+    pub tied: bool,
     /// Rows of a batch.
     pub batch: usize,
     /// Tokens of a row.
     pub context: usize,
 }
 
-/// Every workload, the smallest leading. `gpt2` has the shape of GPT-2's 124 M model, apart from its head, and
-/// wants a GPU.
-pub const WORKLOADS: [Workload; 4] = [
+/// Every workload. `gpt2` has the shape of GPT-2's 124 M model, apart from its head, and wants a GPU; `m134` that of
+/// SmolLM2-135M.
+pub const WORKLOADS: [Workload; 5] = [
     Workload {
         name: "nano",
         vocab_size: 65,
@@ -42,6 +44,7 @@ pub const WORKLOADS: [Workload; 4] = [
         n_heads: 4,
         n_kv_heads: 4,
         ffn_width: 344,
+        tied: false,
         batch: 12,
         context: 64,
     },
@@ -53,6 +56,7 @@ pub const WORKLOADS: [Workload; 4] = [
         n_heads: 6,
         n_kv_heads: 6,
         ffn_width: 1024,
+        tied: false,
         batch: 8,
         context: 256,
     },
@@ -64,6 +68,7 @@ pub const WORKLOADS: [Workload; 4] = [
         n_heads: 6,
         n_kv_heads: 6,
         ffn_width: 768,
+        tied: false,
         batch: 4,
         context: 256,
     },
@@ -75,8 +80,21 @@ pub const WORKLOADS: [Workload; 4] = [
         n_heads: 12,
         n_kv_heads: 12,
         ffn_width: 2048,
+        tied: false,
         batch: 16,
         context: 1024,
+    },
+    Workload {
+        name: "m134",
+        vocab_size: 49_152,
+        width: 576,
+        n_layers: 30,
+        n_heads: 9,
+        n_kv_heads: 3,
+        ffn_width: 1536,
+        tied: true,
+        batch: 4,
+        context: 256,
     },
 ];
 
@@ -124,7 +142,7 @@ impl Workload {
             head_dim: self.width / self.n_heads,
             ffn_width: self.ffn_width,
             context,
-            tied: false,
+            tied: self.tied,
             ..ModelConfig::llama(self.n_layers)
         }
     }
@@ -160,13 +178,13 @@ mod tests {
             config.check().unwrap();
             config.n_parameters()
         });
-        assert_eq!(counts, [808_320, 10_671_744, 24_407_712, 162_220_800]);
+        assert_eq!(counts, [808_320, 10_671_744, 24_407_712, 162_220_800, 134_515_008]);
     }
 
     #[test]
     fn unknown_names_and_empty_batches_are_refused() {
         let error = "tiny".parse::<Workload>().unwrap_err().to_string();
-        assert_eq!(error, "`tiny` is not a workload; expected nano, small, story, gpt2");
+        assert_eq!(error, "`tiny` is not a workload; expected nano, small, story, gpt2, m134");
         for (batch, context) in [(Some(0), None), (None, Some(0)), (Some(usize::MAX), None)] {
             assert!(WORKLOADS[0].with_batch(batch, context).is_err(), "{batch:?} {context:?}");
         }

@@ -12,6 +12,7 @@ use crate::rope::RopeScaling;
 struct HfConfig {
     model_type: Option<String>,
     architectures: Option<Vec<String>>,
+    id2label: Option<Map<String, Value>>,
     vocab_size: Option<u64>,
     hidden_size: Option<u64>,
     intermediate_size: Option<u64>,
@@ -69,9 +70,13 @@ pub(super) fn read(text: &str) -> Result<ModelConfig, ConfigError> {
     keys::refuse_duplicates(text).map_err(|e| json_error("(whole file)", &e))?;
     let hf: HfConfig =
         serde_path_to_error::deserialize(&raw).map_err(|e| json_error(&e.path().to_string(), e.inner()))?;
-    let family = family(&hf)?;
+    let (family, reward) = family(&hf)?;
     refuse_unsupported(object)?;
-    let config = convert(&hf, object, family)?;
+    let mut config = convert(&hf, object, family)?;
+    if reward {
+        config.tied = false;
+        config.reward = true;
+    }
     config.check()?;
     Ok(config)
 }
@@ -80,15 +85,20 @@ fn json_error(key: &str, error: &serde_json::Error) -> ConfigError {
     ConfigError::Json { key: shown(key), message: clipped(&error.to_string(), 300) }
 }
 
-fn family(hf: &HfConfig) -> Result<Family, ConfigError> {
+/// The family, and whether the model is a reward model.
+fn family(hf: &HfConfig) -> Result<(Family, bool), ConfigError> {
     let name = hf.model_type.as_deref().ok_or(ConfigError::Missing { key: "model_type" })?;
     let family = Family::ALL
         .into_iter()
         .find(|f| f.model_type() == name)
         .ok_or_else(|| unsupported("model_type", name, &Family::ALL.map(Family::model_type).join(", ")))?;
     match hf.architectures.as_deref().unwrap_or_default() {
-        [] => Ok(family),
-        [one] if one == family.architecture() => Ok(family),
+        [] => Ok((family, false)),
+        [one] if one == family.architecture() => Ok((family, false)),
+        [one] if one == family.reward_architecture() => match hf.id2label.as_ref().map_or(2, Map::len) {
+            1 => Ok((family, true)),
+            labels => Err(unsupported("num_labels", &labels.to_string(), "1, a reward model")),
+        },
         other => Err(unsupported("architectures", &other.join(", "), family.architecture())),
     }
 }
@@ -138,6 +148,7 @@ fn convert(hf: &HfConfig, raw: &Map<String, Value>, family: Family) -> Result<Mo
         rope_theta,
         rope_scaling,
         tied: hf.tie_word_embeddings.unwrap_or(false),
+        reward: false,
         qkv_bias: match family {
             Family::Qwen2 => true,
             Family::Mistral => false,
@@ -399,7 +410,13 @@ pub(super) fn write(config: &ModelConfig) -> String {
         "use_cache": true,
         "vocab_size": config.vocab_size,
     });
-    add_family_fields(config, map.as_object_mut().expect("the literal above is an object"));
+    let object = map.as_object_mut().expect("the literal above is an object");
+    if config.reward {
+        object.insert("architectures".into(), json!([config.family.reward_architecture()]));
+        object.insert("id2label".into(), json!({ "0": "LABEL_0" }));
+        object.insert("label2id".into(), json!({ "LABEL_0": 0 }));
+    }
+    add_family_fields(config, object);
     // serde_json keeps keys sorted, so equal configurations are equal files.
     serde_json::to_string_pretty(&map).expect("strings, numbers and lists always serialize") + "\n"
 }

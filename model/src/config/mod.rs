@@ -51,6 +51,16 @@ impl Family {
             Family::Qwen3 => "Qwen3ForCausalLM",
         }
     }
+
+    /// The same for a reward model.
+    pub fn reward_architecture(self) -> &'static str {
+        match self {
+            Family::Llama => "LlamaForSequenceClassification",
+            Family::Mistral => "MistralForSequenceClassification",
+            Family::Qwen2 => "Qwen2ForSequenceClassification",
+            Family::Qwen3 => "Qwen3ForSequenceClassification",
+        }
+    }
 }
 
 /// The complete description of a decoder; everything the numbers depend on besides the weights.
@@ -82,6 +92,9 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// The model ends in one number for a text (`...ForSequenceClassification` of one label) and has no language
+    /// model's head; `tied` is false then.
+    pub reward: bool,
     /// Bias on the query, key and value projections.
     pub qkv_bias: bool,
     /// Bias on the attention output projection.
@@ -164,6 +177,7 @@ impl ModelConfig {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
             tied: true,
+            reward: false,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
@@ -281,8 +295,8 @@ impl ModelConfig {
     pub fn training_flops_per_token(&self, context: usize) -> f64 {
         let (c, a, k, f) =
             (self.width as f64, self.attention_width() as f64, self.kv_width() as f64, self.ffn_width as f64);
-        let matrices =
-            self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f) + c * self.vocab_size as f64;
+        let outputs = if self.reward { 1 } else { self.vocab_size };
+        let matrices = self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f) + c * outputs as f64;
         let attended: f64 = self.windows.iter().map(|w| w.map_or(context, |w| w.min(context)) as f64 * a).sum();
         6.0 * matrices + 12.0 * attended
     }

@@ -23,6 +23,11 @@ pub fn linear(x_ni: Tensor<2>, weight_oi: Tensor<2>, bias_o: Option<Tensor<1>>) 
         weight_oi.into_dispatch(),
         tracked,
     ));
+    with_bias(y_no, bias_o)
+}
+
+/// y_no (+ bias_o).
+pub(super) fn with_bias(y_no: Tensor<2>, bias_o: Option<Tensor<1>>) -> Tensor<2> {
     match bias_o {
         Some(bias_o) => {
             assert_same_dtype("linear bias", y_no.dtype(), bias_o.dtype());

@@ -16,7 +16,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
 /// Elements of one chunk of logits: 32 MiB in f32. The gradient of the head is read and written once a chunk.
-const CHUNK_ELEMENTS: usize = 8 << 20;
+pub(super) const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// What is done to the logits, and what is added to the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +32,7 @@ pub struct LossOptions {
 }
 
 impl LossOptions {
-    fn new(z_loss: f32, softcap: f32, vocabulary: usize) -> Self {
+    pub(super) fn new(z_loss: f32, softcap: f32, vocabulary: usize) -> Self {
         let chunk = (CHUNK_ELEMENTS / vocabulary.max(1)).clamp(16, 4096);
         Self { z_loss, softcap, chunk }
     }
@@ -157,15 +157,15 @@ pub(super) fn with_gradients<B: Backend>(
 }
 
 /// What one chunk of logits says of its targets.
-struct Scores<B: Backend> {
-    nll: FloatTensor<B>,
+pub(super) struct Scores<B: Backend> {
+    pub(super) nll: FloatTensor<B>,
     /// Logarithm of the sum of exponentials.
-    log_z: FloatTensor<B>,
-    softmax: FloatTensor<B>,
+    pub(super) log_z: FloatTensor<B>,
+    pub(super) softmax: FloatTensor<B>,
 }
 
 /// logits_nv in f32, targets_n1 -> (nll_n1, log_z_n1, softmax_nv).
-fn chunk_scores<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> Scores<B> {
+pub(super) fn chunk_scores<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>) -> Scores<B> {
     let max = B::float_max_dim(logits.clone(), 1);
     let shifted = B::float_sub(logits, max.clone());
     let target = B::float_gather(1, shifted.clone(), targets);
@@ -204,7 +204,7 @@ fn chunk_gradient<B: Backend>(
 }
 
 /// In f32, after the cap.
-fn logits<B: Backend>(hidden: FloatTensor<B>, head: FloatTensor<B>, softcap: f32) -> FloatTensor<B> {
+pub(super) fn logits<B: Backend>(hidden: FloatTensor<B>, head: FloatTensor<B>, softcap: f32) -> FloatTensor<B> {
     let logits = to_f32::<B>(B::float_matmul(hidden, B::float_transpose(head)));
     if softcap == 0.0 { logits } else { capped::<B>(logits, softcap) }
 }
@@ -231,33 +231,33 @@ fn sums<B: Backend>(
 }
 
 /// In fixed order: a sum over one row is sequential on every backend that promises it.
-fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn weighted_sum<B: Backend>(values: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
     let n = values.shape()[0];
     let product = B::float_reshape(B::float_mul(values, weights), Shape::new([1, n]));
     B::float_reshape(B::float_sum_dim(product, 1), Shape::new([1]))
 }
 
 /// Chunks of one column -> one vector.
-fn joined<B: Backend>(parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+pub(super) fn joined<B: Backend>(parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     let n = parts.iter().map(|part| part.shape()[0]).sum::<usize>();
     B::float_reshape(B::float_cat(parts, 0), Shape::new([n]))
 }
 
-fn row_chunks(n: usize, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn row_chunks(n: usize, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).step_by(chunk.max(1)).map(move |from| (from, (from + chunk).min(n)))
 }
 
-fn rows<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn rows<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
     let width = x.shape()[1];
     let slices: Vec<Slice> = vec![(from..to).into(), (0..width).into()];
     B::float_slice(x, &slices)
 }
 
-fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
+pub(super) fn vector<B: Backend>(x: FloatTensor<B>, from: usize, to: usize) -> FloatTensor<B> {
     B::float_slice(x, &[(from..to).into()])
 }
 
-fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
+pub(super) fn column<B: Backend>(x: IntTensor<B>, from: usize, to: usize) -> IntTensor<B> {
     B::int_reshape(B::int_slice(x, &[(from..to).into()]), Shape::new([to - from, 1]))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One extension trait, [`LlmOps`], holds them for Burn: a composed default body that runs on every
 //! backend, a hand-written backward, and an override where a backend has a kernel of its own (`flex/` for the
-//! processor). The rest of the crate calls the plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `attention`, `cross_entropy`, ...), so a new
+//! processor). The rest of the crate calls the plain functions (`linear`, `rms_norm`, `rope`, `swiglu`, `qlinear`, `attention`, `cross_entropy`, ...), so a new
 //! Burn or a faster kernel touches this folder alone.
 //!
 //! Shapes: n rows (batch and time folded), b batch, t query time, s key time, h query heads, g key-value
@@ -10,12 +10,15 @@
 
 mod adamw;
 pub mod attention;
+mod divergence;
 mod embedding;
 mod flex;
 mod linear;
 mod loss;
 mod norm;
+mod qlinear;
 mod rope;
+mod scores;
 mod sums;
 mod swiglu;
 
@@ -29,12 +32,15 @@ use burn::backend::{
 
 pub use adamw::{AdamWStep, adamw_step};
 pub use attention::{AttentionMask, attention};
+pub use divergence::{DivergenceOptions, Headed, divergence};
 pub use embedding::embedding;
 pub use flex::with_composed;
 pub use linear::linear;
 pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
 pub use norm::rms_norm;
+pub use qlinear::{PackedOperand, Zeros, dequantize, qlinear};
 pub use rope::rope;
+pub use scores::{TokenScores, token_scores};
 pub use sums::{ordered_sum, square_sum};
 pub use swiglu::swiglu;
 
@@ -60,6 +66,27 @@ pub trait LlmOps: Backend {
     #[fusion(default)]
     fn linear_weight_gradient(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         linear::weight_gradient::<Self>(dy, x)
+    }
+
+    /// x_ni and a packed w_oi -> y_no in the dtype of x.
+    #[fusion(default)]
+    fn qlinear(x: FloatTensor<Self>, #[extension_type] w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::forward::<Self>(x, w)
+    }
+
+    /// dy_no and a packed w_oi -> dx_ni in the dtype of dy.
+    #[fusion(default)]
+    fn qlinear_input_gradient(
+        dy: FloatTensor<Self>,
+        #[extension_type] w: PackedOperand<Self>,
+    ) -> FloatTensor<Self> {
+        qlinear::input_gradient::<Self>(dy, w)
+    }
+
+    /// A packed w_oi -> w_oi in f32.
+    #[fusion(default)]
+    fn unpack(#[extension_type] w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::dense::<Self>(w)
     }
 
     /// x_nc, gain_c -> y_nc, normalized in f32.
@@ -147,6 +174,20 @@ pub trait LlmOps: Backend {
         loss::token_nll_forward::<Self>(hidden, head, targets, options)
     }
 
+    /// As `token_nll`, with what is reported beside it: -> (negative log-likelihood, entropy, mean logit, 1 where no
+    /// other logit is greater), each n in f32; a gradient flows through the likelihood alone.
+    #[fusion(default)]
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = head_tracked;
+        scores::forward::<Self>(hidden, head, targets, options)
+    }
+
     /// As `token_nll`, then weighted and summed: -> (loss (1), the z-loss in it (1)). The second carries no
     /// gradient.
     #[fusion(default)]
@@ -174,6 +215,38 @@ pub trait LlmOps: Backend {
         options: LossOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         loss::with_gradients::<Self>(hidden, head, targets, weights, head_tracked, options)
+    }
+
+    /// Hidden states and heads of a student (nc, vc) and a teacher (ne, ve), weights_n -> the weighted sum of
+    /// their divergences (1), by chunks of rows.
+    #[fusion(default)]
+    fn divergence(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> FloatTensor<Self> {
+        let _ = head_tracked;
+        divergence::forward::<Self>([student, head, teacher, teacher_head, weights], options)
+    }
+
+    /// As `divergence`, with the gradients of the student: -> (loss (1), dhidden_nc, dhead_vc). Where the head
+    /// is not tracked `dhead` is one unused zero.
+    #[fusion(default)]
+    fn divergence_with_gradients(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let operands = [student, head, teacher, teacher_head, weights];
+        divergence::with_gradients::<Self>(operands, head_tracked, options)
     }
 
     /// gradient, factor (1) -> their product: what backward of an op with one number as its output does.
@@ -225,6 +298,14 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         linear::tracked::<B, C>(x, w, weight_tracked)
     }
 
+    fn qlinear(x: FloatTensor<Self>, w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::tracked::<B, C>(x, w)
+    }
+
+    fn unpack(w: PackedOperand<Self>) -> FloatTensor<Self> {
+        qlinear::untracked_dense::<B, C>(w)
+    }
+
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
         norm::tracked::<B, C>(x, gain, eps)
     }
@@ -257,6 +338,16 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         loss::untracked_nll::<B, C>(hidden, head, targets, options)
     }
 
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        scores::tracked::<B, C>(hidden, head, targets, head_tracked, options)
+    }
+
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -266,6 +357,18 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
         options: LossOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         loss::tracked::<B, C>(hidden, head, targets, weights, head_tracked, options)
+    }
+
+    fn divergence(
+        student: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        teacher: FloatTensor<Self>,
+        teacher_head: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        head_tracked: bool,
+        options: DivergenceOptions,
+    ) -> FloatTensor<Self> {
+        divergence::tracked::<B, C>([student, head, teacher, teacher_head, weights], head_tracked, options)
     }
 
     fn embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {

@@ -4,6 +4,8 @@
 //! tensor stands in one error. Nothing here executes what it reads; pickles are refused.
 
 mod container;
+pub mod mlx;
+pub mod peft;
 mod read;
 mod write;
 
@@ -15,6 +17,7 @@ use fornax_base::paths::PathError;
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::decoder::Decoder;
+use crate::packed::Packing;
 
 pub use container::{StoredTensor, TensorFile, write_tensors};
 pub use write::save;
@@ -101,6 +104,42 @@ pub enum WeightsError {
         /// One sentence for each tensor.
         problems: Vec<String>,
     },
+    /// A model without logits where one with logits is wanted.
+    #[error("`{folder}` is a reward model: it gives a text one number, and has no next tokens")]
+    RewardModel {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// A model with logits where a reward model is wanted.
+    #[error("`{folder}` is not a reward model: its architecture is {found}, expected {expected}")]
+    NoRewardModel {
+        /// The model folder.
+        folder: PathBuf,
+        /// Its class.
+        found: &'static str,
+        /// The class wanted.
+        expected: &'static str,
+    },
+    /// A model folder holds one set of weights; adapters would be missing from it.
+    #[error(
+        "a model with {adapters} loaded adapters is not written to `{folder}` as a model: save the adapter, or merge it"
+    )]
+    Adapted {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many are loaded.
+        adapters: usize,
+    },
+    /// A model folder holds dense weights; packed ones would be missing from it.
+    #[error(
+        "a model with {packed} packed weights is not written to `{folder}`: save its adapters alone, or merge them into a dense model"
+    )]
+    Packed {
+        /// The folder as given.
+        folder: PathBuf,
+        /// How many weights are packed.
+        packed: usize,
+    },
     /// Weights hold NaN or infinities and `strict` was asked for.
     #[error("the weights in `{folder}` are not finite:{}", list(problems))]
     NotFinite {
@@ -115,7 +154,7 @@ pub enum WeightsError {
 /// stand before those that are too many, so both kinds are seen.
 const LISTED: usize = 20;
 
-fn list(problems: &[String]) -> String {
+pub(crate) fn list(problems: &[String]) -> String {
     let lines = |some: &[String]| -> String { some.iter().map(|p| format!("\n  {p}")).collect() };
     match problems.len().checked_sub(LISTED) {
         None | Some(0) => lines(problems),
@@ -139,7 +178,33 @@ pub fn read_config(folder: &std::path::Path) -> Result<ModelConfig, WeightsError
 /// # Errors
 /// See [`WeightsError`]; everything but the values is checked before memory is taken.
 pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
-    read::load(folder, options, device)
+    read::load(folder, options, None, device)
+}
+
+/// As [`load`], with the linear layers of the blocks packed as they come (see [`Decoder::quantized`]): beside the packed
+/// model no more than one dense matrix is held at a time.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_packed(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    packing: Packing,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load(folder, options, Some(packing), device)
+}
+
+/// As [`load`], of a reward model (transformers' `...ForSequenceClassification` with one label).
+///
+/// # Errors
+/// See [`WeightsError`].
+pub fn load_reward_model(
+    folder: &std::path::Path,
+    options: LoadOptions,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    read::load_reward_model(folder, options, device)
 }
 
 /// Loads the parameters of `config` from tensors already at hand (a checkpoint), in f32.
@@ -148,4 +213,13 @@ pub fn load(folder: &std::path::Path, options: LoadOptions, device: &Device) -> 
 /// [`WeightsError::Mismatch`] when they do not fit the configuration.
 pub fn from_tensors(config: &ModelConfig, file: &TensorFile, device: &Device) -> Result<Decoder, WeightsError> {
     read::from_file(config, file, device)
+}
+
+/// Puts the values of tensors at hand (a checkpoint) into the parameters that [`Decoder::trainable`] trains: those of
+/// the active adapter, or all.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] when names or shapes differ; the decoder is unchanged then.
+pub fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    read::restore_trainable(decoder, file)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::files::read_text_limited;
 use fornax_base::paths::join_inside;
 use half::{bf16, f16};
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{LoadOptions, Loaded, StoredTensor, TensorFile, WeightsError};
 use crate::config::{ModelConfig, clipped, shown};
 use crate::decoder::{Decoder, EMBEDDING, HEAD, parameter_shapes};
+use crate::packed::Packing;
 
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -27,8 +28,39 @@ pub(super) fn config(folder: &Path) -> Result<ModelConfig, WeightsError> {
     ModelConfig::from_hf_json(&text).map_err(|source| WeightsError::Config { path, source })
 }
 
-pub(super) fn load(folder: &Path, options: LoadOptions, device: &Device) -> Result<Loaded, WeightsError> {
+pub(super) fn load(
+    folder: &Path,
+    options: LoadOptions,
+    packing: Option<Packing>,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
     let config = config(folder)?;
+    match config.reward {
+        true => Err(WeightsError::RewardModel { folder: folder.to_path_buf() }),
+        false => load_shaped(folder, config, options, packing, device),
+    }
+}
+
+pub(super) fn load_reward_model(
+    folder: &Path,
+    options: LoadOptions,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
+    let config = config(folder)?;
+    if !config.reward {
+        let (found, expected) = (config.family.architecture(), config.family.reward_architecture());
+        return Err(WeightsError::NoRewardModel { folder: folder.to_path_buf(), found, expected });
+    }
+    load_shaped(folder, config, options, None, device)
+}
+
+fn load_shaped(
+    folder: &Path,
+    config: ModelConfig,
+    options: LoadOptions,
+    packing: Option<Packing>,
+    device: &Device,
+) -> Result<Loaded, WeightsError> {
     let files = open_files(folder)?;
     let tensors = Tensors::collect(folder, &files)?;
     let tensors = tensors.checked(folder, &config)?;
@@ -41,7 +73,7 @@ pub(super) fn load(folder: &Path, options: LoadOptions, device: &Device) -> Resu
         Some(Dtype::BF16) => DType::BF16,
         _ => DType::F32,
     });
-    let decoder = build(&config, &tensors, dtype, device);
+    let decoder = build(&config, &tensors, (dtype, packing), device);
     Ok(Loaded { decoder, warnings })
 }
 
@@ -50,17 +82,46 @@ pub(super) fn from_file(
     file: &TensorFile,
     device: &Device,
 ) -> Result<Decoder, WeightsError> {
+    if config.reward {
+        return Err(WeightsError::RewardModel { folder: file.path().to_path_buf() });
+    }
     let files = std::slice::from_ref(file);
     let tensors = Tensors::collect(file.path(), files)?.checked(file.path(), config)?;
-    Ok(build(config, &tensors, DType::F32, device))
+    Ok(build(config, &tensors, (DType::F32, None), device))
 }
 
-fn build(config: &ModelConfig, tensors: &Checked<'_>, dtype: DType, device: &Device) -> Decoder {
+pub(super) fn restore_trainable(decoder: &mut Decoder, file: &TensorFile) -> Result<(), WeightsError> {
+    let folder = file.path().to_path_buf();
+    let shapes: Vec<_> =
+        decoder.trainable_parameters().into_iter().map(|(name, shape, _)| (name, shape)).collect();
+    let files = std::slice::from_ref(file);
+    let tensors = Tensors::collect(&folder, files)?;
+    let mut problems = Vec::new();
+    tensors.compare(&shapes, &mut problems);
+    if !problems.is_empty() {
+        return Err(WeightsError::Mismatch { folder, problems });
+    }
+    let device = decoder.device().without_autodiff();
+    decoder.visit_mut(&mut |name, mut parameter| {
+        // A parameter that is not trained has no tensor: `compare` found every stored name among those that are.
+        let Some(stored) = tensors.0.get(name) else { return };
+        let data = to_data(*stored, &[parameter.shape().iter().product()], DType::F32);
+        parameter.set_flat(Tensor::from_data(data, (&device, DType::F32)));
+    });
+    Ok(())
+}
+
+fn build(
+    config: &ModelConfig,
+    tensors: &Checked<'_>,
+    (dtype, packing): (DType, Option<Packing>),
+    device: &Device,
+) -> Decoder {
     let parameter = |name: &str, shape: &[usize]| -> Result<TensorData, std::convert::Infallible> {
         // `checked` has seen every name of this configuration with this shape.
         Ok(to_data(tensors[name], shape, dtype))
     };
-    match Decoder::build(config, dtype, device, parameter) {
+    match Decoder::build(config, (dtype, packing), device, parameter) {
         Ok(decoder) => decoder,
         Err(never) => match never {},
     }
@@ -137,25 +198,20 @@ impl<'a> Tensors<'a> {
         // Buffers that old checkpoints carry; they are computed, never read.
         self.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         let expected = parameter_shapes(config, config.n_layers);
-        for (name, shape) in &expected {
-            match self.0.get(name.as_str()) {
-                None => problems.push(format!("`{name}` {shape:?} is missing")),
-                Some(tensor) if tensor.shape != shape.as_slice() => {
-                    problems.push(format!("`{name}` is {:?}, expected {shape:?}", tensor.shape));
-                }
-                Some(tensor) if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
-                    problems.push(format!("`{name}` is {:?}, expected F32, F16 or BF16", tensor.dtype));
-                }
-                Some(_) => {}
-            }
-        }
-        let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        let extra = self.0.keys().filter(|name| !known.contains(*name));
-        problems.extend(extra.map(|name| format!("`{}` is stored but not part of this model", shown(name))));
+        self.compare(&expected, &mut problems);
         match problems.is_empty() {
             true => Ok(self.0),
             false => Err(WeightsError::Mismatch { folder: folder.to_path_buf(), problems }),
         }
+    }
+
+    /// Adds a sentence for each tensor that is missing, of another shape or dtype, or not expected.
+    fn compare(&self, expected: &[(String, Vec<usize>)], problems: &mut Vec<String>) {
+        let difference = |(name, shape): &(String, Vec<usize>)| difference(name, shape, self.0.get(name.as_str()));
+        problems.extend(expected.iter().filter_map(difference));
+        let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let extra = self.0.keys().filter(|name| !known.contains(*name));
+        problems.extend(extra.map(|name| format!("`{}` is stored but not part of this model", shown(name))));
     }
 
     /// A tied model may store its one matrix as the embedding, as the head, or twice the same.
@@ -173,15 +229,30 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// What is wrong with the tensor that was found where one of this shape is expected.
+pub(super) fn difference(name: &str, shape: &[usize], found: Option<&StoredTensor<'_>>) -> Option<String> {
+    match found {
+        None => Some(format!("`{name}` {shape:?} is missing")),
+        Some(tensor) if tensor.shape != shape => {
+            Some(format!("`{name}` is {:?}, expected {shape:?}", tensor.shape))
+        }
+        Some(tensor) if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+            Some(format!("`{name}` is {:?}, expected F32, F16 or BF16", tensor.dtype))
+        }
+        Some(_) => None,
+    }
+}
+
 /// One sentence for each tensor with NaN or infinite values.
 fn not_finite(config: &ModelConfig, tensors: &Checked<'_>) -> Vec<String> {
     let names = parameter_shapes(config, config.n_layers);
-    let sentence = |name: &str| {
-        let tensor = tensors.get(name)?;
-        let n = count_not_finite(tensor);
-        (n > 0).then(|| format!("`{name}` holds {n} values that are NaN or infinite"))
-    };
-    names.iter().filter_map(|(name, _)| sentence(name)).collect()
+    names.iter().filter_map(|(name, _)| not_finite_tensor(name, tensors.get(name.as_str())?)).collect()
+}
+
+/// A sentence where the tensor holds NaN or infinite values.
+pub(super) fn not_finite_tensor(name: &str, tensor: &StoredTensor<'_>) -> Option<String> {
+    let n = count_not_finite(tensor);
+    (n > 0).then(|| format!("`{name}` holds {n} values that are NaN or infinite"))
 }
 
 fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
@@ -201,7 +272,7 @@ fn count_not_finite(tensor: &StoredTensor<'_>) -> usize {
 }
 
 /// The values as `dtype`.
-fn to_data(tensor: StoredTensor<'_>, shape: &[usize], dtype: DType) -> TensorData {
+pub(super) fn to_data(tensor: StoredTensor<'_>, shape: &[usize], dtype: DType) -> TensorData {
     let (two, four) = (tensor.bytes.as_chunks::<2>().0, tensor.bytes.as_chunks::<4>().0);
     let values: Vec<f32> = match (tensor.dtype, dtype) {
         (Dtype::BF16, DType::BF16) => {

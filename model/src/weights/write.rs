@@ -15,7 +15,7 @@ use crate::decoder::Decoder;
 /// save (one file, or an index) is removed.
 ///
 /// # Errors
-/// [`WeightsError::File`].
+/// [`WeightsError::File`]; [`WeightsError::Adapted`] and [`WeightsError::Packed`] before anything is written.
 pub fn save(
     fs: &dyn FileSystem,
     decoder: &Decoder,
@@ -23,6 +23,14 @@ pub fn save(
     shard_bytes: u64,
     folder: &Path,
 ) -> Result<(), WeightsError> {
+    let adapters = decoder.adapters().count();
+    if adapters > 0 {
+        return Err(WeightsError::Adapted { folder: folder.to_path_buf(), adapters });
+    }
+    let packed = decoder.packed().len();
+    if packed > 0 {
+        return Err(WeightsError::Packed { folder: folder.to_path_buf(), packed });
+    }
     let shards = split(decoder.parameters(), dtype.size() as u64, shard_bytes);
     let write =
         |path: &Path, tensors: &[Named]| write_atomic(fs, path, &mut |out| write_tensors(tensors, dtype, out));

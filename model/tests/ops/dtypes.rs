@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fornax_model::ops::{self, AttentionMask};
+use fornax_model::packed::{Codes, Packed, Packing};
 
 fn ones<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
     Tensor::ones(shape, (&Device::flex(), dtype))
@@ -23,6 +24,8 @@ fn two_dtypes_are_refused() {
     refuses("linear bias", || {
         drop(ops::linear(ones([2, 3], full), ones([4, 3], full), Some(ones([4], half))));
     });
+    let packed = Packed::round(ones([4, 3], full), Packing::usual(Codes::Int4));
+    refuses("linear bias", || drop(ops::qlinear(ones([2, 3], full), &packed, Some(ones([4], half)))));
     refuses("rms_norm", || drop(ops::rms_norm(ones([2, 3], full), ones([3], half), 1e-5)));
     refuses("swiglu", || drop(ops::swiglu(ones([2, 3], full), ones([2, 3], half))));
     refuses("rope", || drop(ops::rope(ones([1, 1, 2, 4], full), ones([1, 2, 2], half), ones([1, 2, 2], half))));
@@ -36,5 +39,6 @@ fn two_dtypes_are_refused() {
     refuses("cross_entropy", || {
         drop(ops::cross_entropy(ones([2, 3], full), ones([4, 3], half), targets(), ones([2], full), 0.0, 0.0));
     });
+    refuses("token_scores", || drop(ops::token_scores(ones([2, 3], full), ones([4, 3], half), targets(), 0.0)));
     refuses("token_nll", || drop(ops::token_nll(ones([2, 3], full), ones([4, 3], half), targets(), 0.0)));
 }

@@ -9,10 +9,10 @@ use crate::check::{normals, relative, tensor, values};
 const TOLERANCE: f32 = 2e-5;
 
 /// What one op gives, and the gradients of its operands: flat, one after another.
-type Results = Vec<Vec<f32>>;
+pub(crate) type Results = Vec<Vec<f32>>;
 
 /// Runs `op` on kernels and on the composed body, and on kernels with one, two and three threads.
-fn compare(name: &str, op: &(dyn Fn() -> Results + Sync)) {
+pub(crate) fn compare(name: &str, op: &(dyn Fn() -> Results + Sync)) {
     let kernels = op();
     let composed = with_composed(op);
     assert_eq!(kernels.len(), composed.len());
@@ -35,13 +35,13 @@ fn bits(results: &Results) -> Vec<Vec<u32>> {
 }
 
 /// A tracked operand with values that belong to `name`.
-fn leaf<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
+pub(crate) fn leaf<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
     let x = tensor(&normals(name, shape.iter().product()), DType::F32, &Device::flex());
     x.reshape(shape).autodiff().require_grad()
 }
 
 /// The values of `y`, then the gradients of `sum(y * random)` in the leaves.
-fn outcome<const D: usize, const E: usize>(y: Tensor<D>, leaves: &[&Tensor<E>]) -> Results {
+pub(crate) fn outcome<const D: usize, const E: usize>(y: Tensor<D>, leaves: &[&Tensor<E>]) -> Results {
     let cotangent = tensor(&normals("cotangent", y.shape().num_elements()), DType::F32, &Device::flex());
     let gradients = (y.clone() * cotangent.reshape(y.shape()).autodiff()).sum().backward();
     let mut all = vec![values(y)];
@@ -181,6 +181,21 @@ fn cross_entropy() {
                 all
             });
         }
+    }
+}
+
+#[test]
+fn token_scores() {
+    for (n, c, v, softcap) in [(1, 3, 2, 0.0), (50, 33, 65, 5.0), (70, 20, 1001, 0.0)] {
+        compare(&format!("token_scores {n} {c} {v} cap {softcap}"), &|| {
+            let (hidden, head) = (leaf("hidden", [n, c]), leaf("head", [v, c]));
+            let targets: Vec<i32> = (0..n).map(|i| (i * 7 % v) as i32).collect();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &Device::flex());
+            let scores = ops::token_scores(hidden.clone(), head.clone(), targets, softcap);
+            let mut all = outcome(scores.nll_n, &[&hidden, &head]);
+            all.extend([scores.entropy_n, scores.mean_logit_n, scores.greedy_n].map(values));
+            all
+        });
     }
 }
 

@@ -5,9 +5,12 @@
 
 mod attention;
 mod check;
+mod divergence;
 mod dtypes;
 mod gradients;
 mod hand;
 mod kernels;
 mod loss;
+mod packed;
+mod scores;
 mod sums;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use fornax_base::files::RealFs;
-use fornax_model::weights::{LoadOptions, TensorFile, load, read_config, save};
+use fornax_model::packed::{Codes, Packing};
+use fornax_model::weights::{LoadOptions, TensorFile, load, load_packed, read_config, save};
 use fornax_model::{Decoder, ModelConfig};
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -177,4 +178,31 @@ fn random_weights_load_back_equal() {
     let loaded = folder.loads();
     assert_eq!(loaded.config(), &config);
     assert!(parameters(&loaded) == parameters(&decoder));
+}
+
+#[test]
+fn a_packed_model_is_what_packing_the_loaded_one_gives_and_is_not_written() {
+    for (fixture, dtype) in [("llama-odd", None), ("llama3-bf16", None), ("qwen2", Some(DType::F32))] {
+        let (fixture, packing) = (parity(fixture), Packing::new(Codes::Nf4, 16).unwrap());
+        let options = LoadOptions { dtype, strict: true };
+        let packed = load_packed(&fixture, options, packing, &Device::flex()).unwrap().decoder;
+        let after = load_as(&fixture, dtype).quantized(packing);
+        let parts = |decoder: &Decoder| -> Vec<_> {
+            decoder.packed().into_iter().map(|(name, weight)| (name, weight.shape(), weight.parts())).collect()
+        };
+        assert_eq!(parts(&packed), parts(&after));
+        assert_eq!(parts(&packed).len(), 7 * packed.config().n_layers);
+        assert_eq!(parameters(&packed), parameters(&after));
+        assert_eq!(packed.bytes(), after.bytes());
+        let names = |decoder: &Decoder| -> Vec<String> { decoder.parameters().into_iter().map(|p| p.0).collect() };
+        assert!(names(&packed).iter().all(|name| !name.ends_with("_proj.weight")));
+        let dense = packed.clone().in_dtype(DType::F32);
+        assert_eq!(names(&dense), names(&load_as(&fixture, dtype)));
+        let folder = Folder::new();
+        let error = save(&RealFs, &packed, DType::F32, ONE_FILE, folder.path()).unwrap_err().to_string();
+        let n = parts(&packed).len();
+        assert!(error.starts_with(&format!("a model with {n} packed weights is not written to")), "{error}");
+        assert!(all_bytes(folder.path()).is_empty(), "a refused save leaves nothing");
+        save_to(folder.path(), &dense, DType::F32, ONE_FILE);
+    }
 }

@@ -9,7 +9,7 @@ use crate::cli::report::{Failure, print};
 use fornax_train::plain::grouped;
 
 /// Prints one JSON object on a line.
-pub(super) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     print(&(serde_json::to_string(report).map_err(|e| Failure::new(Exit::Failed, e))? + "\n"))
 }
 

@@ -80,6 +80,26 @@ pub fn panels<'a>(histories: impl Iterator<Item = &'a History>) -> Vec<Panel> {
     ];
     let further = [
         Panel::of(
+            "reward margin",
+            Unit::Plain,
+            &[("rewards/margins", Kind::Noisy, "train"), ("eval_rewards/margins", Kind::Points, "validation")],
+        ),
+        Panel::of(
+            "accuracy",
+            Unit::Plain,
+            &[
+                ("rewards/accuracies", Kind::Noisy, "train"),
+                ("eval_rewards/accuracies", Kind::Points, "validation"),
+            ],
+        ),
+        Panel::of(
+            "reward",
+            Unit::Plain,
+            &[("reward", Kind::Noisy, "train"), ("eval_reward", Kind::Points, "validation")],
+        ),
+        Panel::of("kl", Unit::Plain, &[("kl", Kind::Noisy, "train"), ("eval_kl", Kind::Points, "validation")]),
+        Panel::of("completion length", Unit::Plain, &[("completions/mean_length", Kind::Noisy, "mean")]),
+        Panel::of(
             "bits per byte",
             Unit::Plain,
             &[(metric::BITS_PER_BYTE, Kind::Points, "validation, bits per byte")],
@@ -95,7 +115,8 @@ pub fn panels<'a>(histories: impl Iterator<Item = &'a History>) -> Vec<Panel> {
             names.push(name);
         }
     }
-    panels.extend(further.into_iter().filter(|panel| names.contains(&panel.curves[0].name)));
+    panels
+        .extend(further.into_iter().filter(|panel| panel.curves.iter().any(|curve| names.contains(&curve.name))));
     for name in names {
         if !panels.iter().any(|panel| panel.curves.iter().any(|curve| curve.name == name)) {
             panels.push(Panel::of(name, Unit::Plain, &[(name, Kind::Noisy, name)]));

@@ -1,6 +1,7 @@
 //! Events of a made-up run, for the tests of the monitor
 
 use crate::events::TrainEvent;
+use crate::objective::Metrics;
 
 /// A step of a run of 100 tokens a step and 50 tokens a second.
 pub(crate) fn step(step: u64, loss: f64) -> TrainEvent {
@@ -15,6 +16,7 @@ pub(crate) fn step(step: u64, loss: f64) -> TrainEvent {
         mfu: None,
         memory_bytes: Some(512 << 20),
         eta_seconds: Some((2000.0 - step as f64) * 2.0),
+        metrics: Metrics::new(),
     }
 }
 
@@ -36,7 +38,13 @@ pub(crate) fn run(name: &str, done: u64, total: u64, offset: f64) -> Vec<TrainEv
         events.push(step(at, curve(at) + 0.1 * (at as f64 * 2.3).sin()));
         if at % (total / 10) == 0 {
             let loss = curve(at) + 0.15;
-            events.push(TrainEvent::Validation { step: at, loss, bits_per_byte: loss / 1.2, tokens: 1000 });
+            events.push(TrainEvent::Validation {
+                step: at,
+                loss,
+                bits_per_byte: Some(loss / 1.2),
+                tokens: 1000,
+                metrics: Metrics::new(),
+            });
         }
         if at % (total / 4) == 0 {
             let text = "there was a cat who liked the sun.\nIt sat on a wall.".into();

@@ -9,7 +9,7 @@ mod muon;
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor};
-use fornax_model::decoder::{EMBEDDING, HEAD};
+use fornax_model::decoder::{EMBEDDING, HEAD, SCORE};
 use fornax_model::parameters::ParameterMut;
 
 use crate::recipe::{NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
@@ -240,7 +240,7 @@ fn rule(kind: OptimizerKind, name: &str, shape: &[usize]) -> Rule {
     match kind {
         OptimizerKind::AdamW => Rule::AdamW,
         OptimizerKind::Lion => Rule::Lion,
-        OptimizerKind::Muon if shape.len() == 2 && name != EMBEDDING && name != HEAD => Rule::Muon,
+        OptimizerKind::Muon if shape.len() == 2 && ![EMBEDDING, HEAD, SCORE].contains(&name) => Rule::Muon,
         OptimizerKind::Muon => Rule::AdamW,
     }
 }

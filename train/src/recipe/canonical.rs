@@ -1,12 +1,10 @@
 //! One recipe, one text: defaults written out, TOML for people, sorted JSON for the hash
 
 use fornax_base::files::sha256_hex;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{
-    DEFAULT_CORPUS_BYTES, DEFAULT_DECAY_FRACTION, DEFAULT_FINAL_FRACTION, RecipeCheckError, ScheduleKind,
-    TrainRecipe, check,
-};
+use super::{DEFAULT_CORPUS_BYTES, RecipeCheckError, Settings, TrainRecipe, check};
 
 pub(super) fn resolve(recipe: &TrainRecipe) -> Result<TrainRecipe, RecipeCheckError> {
     recipe.check()?;
@@ -26,15 +24,8 @@ pub(super) fn resolve(recipe: &TrainRecipe) -> Result<TrainRecipe, RecipeCheckEr
     } else if data.source.ends_with(".jsonl") {
         data.text_field.get_or_insert_with(|| "text".to_owned());
     }
-    full.train.micro_batch.get_or_insert(recipe.train.batch);
-    full.optimizer = recipe.optimizer.resolved();
-    let schedule = &mut full.schedule;
-    if schedule.kind != ScheduleKind::Constant {
-        schedule.final_lr_fraction.get_or_insert(DEFAULT_FINAL_FRACTION);
-    }
-    if schedule.kind == ScheduleKind::Wsd {
-        schedule.decay_fraction.get_or_insert(DEFAULT_DECAY_FRACTION);
-    }
+    let Settings { train, optimizer, schedule, .. } = recipe.settings().resolved();
+    (full.train, full.optimizer, full.schedule) = (train, optimizer, schedule);
     Ok(full)
 }
 
@@ -42,14 +33,14 @@ pub(super) fn to_toml(recipe: &TrainRecipe) -> Result<String, RecipeCheckError> 
     Ok(fornax_base::recipe::to_toml(recipe)?)
 }
 
-pub(super) fn hash(recipe: &TrainRecipe) -> String {
+pub(super) fn hash(recipe: &impl Serialize) -> String {
     let mut text = String::new();
     write_sorted(&to_json(recipe), &mut text);
     sha256_hex(text.as_bytes())
 }
 
 /// The recipe as JSON. A checked recipe holds numbers, strings and lists alone, which JSON takes.
-pub(super) fn to_json(recipe: &TrainRecipe) -> Value {
+pub(super) fn to_json(recipe: &impl Serialize) -> Value {
     serde_json::to_value(recipe).unwrap_or(Value::Null)
 }
 

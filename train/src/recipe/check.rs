@@ -4,14 +4,15 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{
-    CORPUS, DataRecipe, EvalRecipe, ModelRecipe, ModelShape, RecipeCheckError, ScheduleKind, StepsRecipe,
-    TokenizerKind, TrainRecipe,
+    CORPUS, DataRecipe, EvalRecipe, ModelRecipe, ModelShape, RecipeCheckError, ScheduleKind, ScheduleRecipe,
+    StepsRecipe, TokenizerKind, TrainRecipe,
 };
+use crate::schedule::Schedule;
 
 /// Dimensions stay below 2^31, which every device's index type holds.
 const GREATEST_DIMENSION: usize = i32::MAX as usize;
 const GREATEST_ROWS: usize = 1 << 24;
-const GREATEST_STEPS: u64 = 1_000_000_000_000;
+pub(super) const GREATEST_STEPS: u64 = 1_000_000_000_000;
 
 use RecipeCheckError::{
     Both, DecayOverlaps, LongerThanRun, Missing, NoEffect, NotMultiple, OutOfRange, SmallerThan,
@@ -22,25 +23,12 @@ pub(crate) const NO_TOKENIZER: RecipeCheckError =
     Missing { key: "tokenizer", because: "neither `model.init` nor a prepared dataset brings one" };
 
 pub(super) fn check(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
-    // TOML's integers end at 2^63 - 1, and the run folder stores the recipe as TOML.
-    within("seed", recipe.seed, 0..=i64::MAX as u64)?;
+    // In the order of the file's sections.
     model_shape(&recipe.model)?;
     check_tokenizer(recipe)?;
     check_data(&recipe.data)?;
-    check_steps(&recipe.train)?;
-    recipe.optimizer.check()?;
-    check_schedule(recipe)?;
-    check_eval(&recipe.eval, recipe)?;
-    let checkpoint = &recipe.checkpoint;
-    within("checkpoint.every", checkpoint.every, 1..=GREATEST_STEPS)?;
-    within("checkpoint.keep_last", checkpoint.keep_last, 2..=1 << 20)?;
-    if checkpoint.keep_best && recipe.eval.every == 0 {
-        return Err(NoEffect {
-            key: "checkpoint.keep_best",
-            because: "`eval.every` is 0, so no validation loss is measured",
-        });
-    }
-    within("log.every", recipe.log.every, 1..=GREATEST_STEPS)
+    recipe.settings().check()?;
+    check_held_out(recipe)
 }
 
 pub(super) fn model_shape(model: &ModelRecipe) -> Result<Option<ModelShape>, RecipeCheckError> {
@@ -214,7 +202,7 @@ fn check_data(data: &DataRecipe) -> Result<(), RecipeCheckError> {
     number("data.validation_fraction", fraction, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))
 }
 
-fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
+pub(super) fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
     within("train.steps", train.steps, 1..=GREATEST_STEPS)?;
     within("train.context", train.context, 1..=GREATEST_ROWS)?;
     within("train.batch", train.batch, 1..=GREATEST_ROWS)?;
@@ -223,8 +211,11 @@ fn check_steps(train: &StepsRecipe) -> Result<(), RecipeCheckError> {
     number("train.z_loss", train.z_loss, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
 }
 
-fn check_schedule(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
-    let (schedule, steps) = (&recipe.schedule, recipe.train.steps);
+pub(super) fn check_schedule(
+    schedule: &ScheduleRecipe,
+    full: &Schedule,
+    steps: u64,
+) -> Result<(), RecipeCheckError> {
     let warmup = schedule.warmup_steps;
     if warmup > steps {
         return Err(LongerThanRun { key: "schedule.warmup_steps", found: warmup, steps });
@@ -237,7 +228,6 @@ fn check_schedule(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
         let is_given = schedule.decay_fraction.is_some();
         no_effect("schedule.decay_fraction", is_given, "`schedule.kind` is not `wsd`")?;
     }
-    let full = recipe.schedule();
     let last = full.final_lr_fraction;
     number("schedule.final_lr_fraction", last, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))?;
     let decay = full.decay_fraction;
@@ -249,29 +239,12 @@ fn check_schedule(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
     Ok(())
 }
 
-fn check_eval(eval: &EvalRecipe, recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+pub(super) fn check_eval(eval: &EvalRecipe) -> Result<(), RecipeCheckError> {
     within("eval.every", eval.every, 0..=GREATEST_STEPS)?;
     within("eval.sample_every", eval.sample_every, 0..=GREATEST_STEPS)?;
     within("eval.tokens", eval.tokens, 0..=GREATEST_STEPS)?;
     within("eval.sample_tokens", eval.sample_tokens, 0..=GREATEST_ROWS)?;
     number("eval.temperature", eval.temperature, "a number from 0 to 2", |x| (0.0..=2.0).contains(&x))?;
-    if eval.every > 0 {
-        let context = recipe.train.context as u64;
-        if eval.tokens < context {
-            return Err(SmallerThan {
-                key: "eval.tokens",
-                found: eval.tokens,
-                than_key: "train.context",
-                than: context,
-            });
-        }
-        if recipe.data.validation_fraction == 0.0 {
-            return Err(NoEffect {
-                key: "eval.every",
-                because: "`data.validation_fraction` is 0, so no text is held out",
-            });
-        }
-    }
     if eval.sample_every == 0 {
         return Ok(());
     }
@@ -281,7 +254,29 @@ fn check_eval(eval: &EvalRecipe, recipe: &TrainRecipe) -> Result<(), RecipeCheck
     within("eval.sample_tokens", eval.sample_tokens, 1..=GREATEST_ROWS)
 }
 
-pub(super) fn within<N: PartialOrd + Display + Copy>(
+/// Text is held out wherever validation asks for some.
+fn check_held_out(recipe: &TrainRecipe) -> Result<(), RecipeCheckError> {
+    if recipe.eval.every == 0 {
+        return Ok(());
+    }
+    let (found, than) = (recipe.eval.tokens, recipe.train.context as u64);
+    if found < than {
+        return Err(SmallerThan { key: "eval.tokens", found, than_key: "train.context", than });
+    }
+    if recipe.data.validation_fraction == 0.0 {
+        return Err(NoEffect {
+            key: "eval.every",
+            because: "`data.validation_fraction` is 0, so no text is held out",
+        });
+    }
+    Ok(())
+}
+
+/// Refuses a number outside of `range`.
+///
+/// # Errors
+/// [`RecipeCheckError::OutOfRange`].
+pub fn within<N: PartialOrd + Display + Copy>(
     key: &'static str,
     found: N,
     range: RangeInclusive<N>,
@@ -296,7 +291,11 @@ pub(super) fn within<N: PartialOrd + Display + Copy>(
     })
 }
 
-pub(super) fn number(
+/// Refuses a number that is not finite or not fine.
+///
+/// # Errors
+/// [`RecipeCheckError::OutOfRange`].
+pub fn number(
     key: &'static str,
     found: f64,
     expected: &str,
@@ -315,6 +314,10 @@ fn multiple(key: &'static str, found: usize, by_key: &'static str, by: usize) ->
     Err(NotMultiple { key, found, by_key, by })
 }
 
-pub(super) fn no_effect(key: &'static str, is_given: bool, because: &'static str) -> Result<(), RecipeCheckError> {
+/// Refuses a key that is given and would do nothing.
+///
+/// # Errors
+/// [`RecipeCheckError::NoEffect`].
+pub fn no_effect(key: &'static str, is_given: bool, because: &'static str) -> Result<(), RecipeCheckError> {
     if is_given { Err(NoEffect { key, because }) } else { Ok(()) }
 }

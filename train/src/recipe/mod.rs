@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod optimizer;
 mod resume;
+mod settings;
 
 use std::path::PathBuf;
 
@@ -21,9 +22,11 @@ use fornax_data::hub::is_hub;
 use fornax_data::sources::ENDINGS;
 
 pub(crate) use check::NO_TOKENIZER;
+pub use check::{no_effect, number, within};
 pub use error::RecipeCheckError;
 pub use optimizer::{AdjustLr, NewtonSchulzPrecision, OptimizerKind, OptimizerRecipe};
-pub use resume::{ResumeChange, compare_for_resume};
+pub use resume::{ResumeChange, compare, compare_for_resume};
+pub use settings::{Settings, hash_of};
 
 /// A whole training run: `train --recipe FILE` reads it, the run folder stores it resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -382,16 +385,22 @@ impl TrainRecipe {
         self.model.shape()
     }
 
+    /// The sections that the loop reads.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            seed: self.seed,
+            train: self.train.clone(),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            eval: self.eval.clone(),
+            checkpoint: self.checkpoint.clone(),
+            log: self.log.clone(),
+        }
+    }
+
     /// The learning-rate schedule of this run.
     pub fn schedule(&self) -> Schedule {
-        let schedule = &self.schedule;
-        Schedule {
-            kind: schedule.kind,
-            peak_lr: self.optimizer.lr,
-            warmup_steps: schedule.warmup_steps,
-            final_lr_fraction: schedule.final_lr_fraction.unwrap_or(DEFAULT_FINAL_FRACTION),
-            decay_fraction: schedule.decay_fraction.unwrap_or(DEFAULT_DECAY_FRACTION),
-        }
+        self.settings().schedule()
     }
 
     /// The same recipe with every default that depends on another key written out.
@@ -416,7 +425,7 @@ impl TrainRecipe {
     /// # Errors
     /// As [`TrainRecipe::check`].
     pub fn hash(&self) -> Result<String, RecipeCheckError> {
-        Ok(canonical::hash(&self.resolved()?))
+        Ok(hash_of(&self.resolved()?))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
 use serde_json::Value;
 
-use super::{RecipeCheckError, TrainRecipe, canonical};
+use super::{RecipeCheckError, Settings, TrainRecipe, canonical};
 
 /// The keys that differ between the recipe of a run and the one it is resumed with, as `key: was -> is`, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +35,19 @@ pub fn compare_for_resume(
     new: &TrainRecipe,
     steps_done: u64,
 ) -> Result<ResumeChange, RecipeCheckError> {
-    let (was, is) = (flat(&old.resolved()?), flat(&new.resolved()?));
+    let (old, new) = (old.resolved()?, new.resolved()?);
+    Ok(compare(&old, &new, &old.settings(), &new.settings(), steps_done))
+}
+
+/// As [`compare_for_resume`], for two resolved recipes of any kind with the sections the loop reads.
+pub fn compare<R: Serialize>(
+    old: &R,
+    new: &R,
+    old_settings: &Settings,
+    new_settings: &Settings,
+    steps_done: u64,
+) -> ResumeChange {
+    let (was, is) = (flat(old), flat(new));
     let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
     let mut change = ResumeChange::default();
     for key in keys {
@@ -44,13 +57,13 @@ pub fn compare_for_resume(
         }
         let shown = |value: Option<&String>| value.map_or("(not given)".to_owned(), Clone::clone);
         let line = format!("{key}: {} -> {}", shown(was), shown(is));
-        if is_harmless(key) || (key == "train.steps" && same_past(old, new, steps_done)) {
+        if is_harmless(key) || (key == "train.steps" && same_past(old_settings, new_settings, steps_done)) {
             change.allowed.push(line);
         } else {
             change.refused.push(line);
         }
     }
-    Ok(change)
+    change
 }
 
 fn is_harmless(key: &str) -> bool {
@@ -67,13 +80,13 @@ fn is_harmless(key: &str) -> bool {
     KEYS.contains(&key) || key.starts_with("log.") || key.starts_with("checkpoint.")
 }
 
-fn same_past(old: &TrainRecipe, new: &TrainRecipe, steps_done: u64) -> bool {
+fn same_past(old: &Settings, new: &Settings, steps_done: u64) -> bool {
     let (was, is) = (old.train.steps, new.train.steps);
     let before_the_fall = old.schedule().steps_before_the_fall(was).min(new.schedule().steps_before_the_fall(is));
     steps_done <= is && steps_done <= before_the_fall
 }
 
-fn flat(recipe: &TrainRecipe) -> BTreeMap<String, String> {
+fn flat(recipe: &impl Serialize) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
     collect(String::new(), &canonical::to_json(recipe), &mut keys);
     keys

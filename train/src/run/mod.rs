@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use fornax_base::files::{FileSystem, create_folder, remove_stale_temps, write_atomic_bytes};
 use fornax_base::lock::FolderLock;
-use fornax_data::batches::{Batch, Batches, Cursor, mixed_validation_batches};
-use fornax_data::mixture::Part;
+use fornax_data::batches::Cursor;
 use fornax_model::Decoder;
 use fornax_model::device::DeviceName;
 use fornax_model::weights::TensorFile;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::checkpoint::{self, Best, Checkpoint};
 use crate::control::{Control, Ending, LrFactor, Signal};
@@ -27,9 +28,10 @@ use crate::error::TrainError;
 use crate::events::{EventLog, TrainEvent, cut_to_step, to_line};
 use crate::gate::GradientGate;
 use crate::loss_scale::LossScale;
+use crate::objective::{Objective, Product};
 use crate::optimizer::Optimizer;
-use crate::recipe::{Precision, TrainRecipe, compare_for_resume};
-use crate::setup::{self, Inputs, Preparing};
+use crate::recipe::{Precision, Settings, TrainRecipe, compare, hash_of};
+use crate::setup::{self, Preparing};
 use crate::tensorboard::{self, Tensorboard};
 
 /// The resolved recipe inside a run folder.
@@ -39,15 +41,67 @@ pub const EVENTS_FILE: &str = "events.jsonl";
 /// The exported model inside a run folder.
 pub const MODEL_FOLDER: &str = "model";
 
-/// What a run makes in its folder besides the recipe; without a recipe, none of it may be there.
-const OWN_NAMES: [&str; 6] = [
-    setup::TOKENIZER_FOLDER,
-    setup::DATA_FOLDER,
-    checkpoint::FOLDER,
-    MODEL_FOLDER,
-    EVENTS_FILE,
-    tensorboard::FOLDER,
-];
+/// What any run makes in its folder besides the recipe; without a recipe, none of it may be there.
+const OWN_NAMES: [&str; 4] = [checkpoint::FOLDER, MODEL_FOLDER, EVENTS_FILE, tensorboard::FOLDER];
+
+/// A recipe that a run can be made of: pretraining has one, post-training another.
+pub trait RunRecipe: Clone + Serialize + DeserializeOwned {
+    /// What the run learns from.
+    type Objective: Objective;
+
+    /// The same recipe, checked, with every default written out.
+    ///
+    /// # Errors
+    /// The fault met.
+    fn resolved(&self) -> Result<Self, TrainError>;
+
+    /// The sections that the loop reads, of a resolved recipe.
+    fn settings(&self) -> Settings;
+
+    /// Names that it makes in the run folder besides those of every run.
+    fn own_names() -> &'static [&'static str];
+
+    /// Looks at everything that can be wrong before the folder holds a run; then calls `keep_recipe`, which writes
+    /// the recipe, and keeps what must not be made twice.
+    ///
+    /// # Errors
+    /// What is wrong; nothing is kept then.
+    fn begin(
+        &self,
+        around: &Surroundings,
+        folder: &Path,
+        keep_recipe: &mut dyn FnMut() -> Result<(), TrainError>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<(), TrainError>;
+
+    /// Makes or takes up what the run works with: the model of `from`, or a new one.
+    ///
+    /// # Errors
+    /// What cannot be read or does not fit.
+    fn open(
+        &self,
+        around: &Surroundings,
+        folder: &Path,
+        from: Option<&Checkpoint>,
+        progress: &mut dyn FnMut(Preparing),
+    ) -> Result<Opened<Self::Objective>, TrainError>;
+}
+
+/// What a run works with.
+pub struct Opened<O> {
+    /// The model, on the autodiff device as far as it learns.
+    pub decoder: Decoder,
+    /// What it learns from.
+    pub objective: O,
+    /// What it leaves.
+    pub product: Box<dyn Product>,
+    /// Steps of the whole run, where the data decides it.
+    pub steps: Option<u64>,
+    /// What was found and what learns, one sentence each.
+    pub facts: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
 
 /// Where a run happens and who listens.
 pub struct Surroundings {
@@ -69,8 +123,8 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Refuses a precision the device does not compute in, before anything is made or moved.
-    pub(crate) fn check_precision(&self, recipe: &TrainRecipe) -> Result<(), TrainError> {
-        let asked = [recipe.train.precision, recipe.optimizer.ns_precision().precision()];
+    pub(crate) fn check_precision(&self, settings: &Settings) -> Result<(), TrainError> {
+        let asked = [settings.train.precision, settings.optimizer.ns_precision().precision()];
         match asked.into_iter().find(|&precision| !self.device.supports_dtype(setup::compute(precision))) {
             None => Ok(()),
             Some(precision) => {
@@ -94,27 +148,15 @@ pub struct Outcome {
     pub validation_loss: Option<f64>,
 }
 
-/// A source of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SourceShare {
-    /// Its name.
-    pub name: String,
-    /// Its share of the tokens trained on.
-    pub share: f64,
-    /// Its training tokens.
-    pub tokens: u64,
-    /// Passes over them in the whole run.
-    pub passes: f64,
-}
-
 /// A run, ready for its next step.
-pub struct Run {
+pub struct Run<R: RunRecipe = TrainRecipe> {
     around: Surroundings,
     folder: PathBuf,
-    recipe: TrainRecipe,
+    recipe: R,
+    settings: Settings,
     recipe_hash: String,
-    inputs: Inputs,
-    validation: Vec<Batch>,
+    objective: R::Objective,
+    product: Box<dyn Product>,
     decoder: Decoder,
     optimizer: Optimizer,
     gate: GradientGate,
@@ -134,11 +176,12 @@ pub struct Run {
     /// Event files, where the recipe asks for them and their disk takes them.
     tensorboard: Option<Tensorboard>,
     matmul_rate: Option<f64>,
+    facts: Vec<String>,
     /// Held until the run is dropped.
     lock: Option<FolderLock>,
 }
 
-impl Run {
+impl<R: RunRecipe> Run<R> {
     /// Begins a run in `folder`, which must not hold one: prepares tokenizer, shards and model.
     ///
     /// # Errors
@@ -146,11 +189,11 @@ impl Run {
     pub fn start(
         around: Surroundings,
         folder: &Path,
-        recipe: &TrainRecipe,
+        recipe: &R,
         progress: &mut dyn FnMut(Preparing),
-    ) -> Result<Run, TrainError> {
+    ) -> Result<Self, TrainError> {
         let recipe = recipe.resolved()?;
-        around.check_precision(&recipe)?;
+        around.check_precision(&recipe.settings())?;
         let path = folder.join(RECIPE_FILE);
         create_folder(&*around.fs, folder)?;
         // Before looking: a run that is under way in the folder is named by its process.
@@ -158,20 +201,17 @@ impl Run {
         if path.exists() {
             return Err(TrainError::RunExists { folder: folder.to_path_buf() });
         }
-        if let Some(found) = OWN_NAMES.into_iter().find(|name| folder.join(name).exists()) {
+        if let Some(found) = own_names::<R>().find(|name| folder.join(name).exists()) {
             return Err(TrainError::Occupied { folder: folder.to_path_buf(), found });
         }
         remove_stale_temps(&*around.fs, folder)?;
-        let sources = setup::sources(&recipe, progress)?;
-        let tokenizer = setup::new_tokenizer(&recipe, &sources, progress)?;
-        setup::config(&recipe, &tokenizer)?;
-        write_atomic_bytes(&*around.fs, &path, recipe.resolved_toml()?.as_bytes())?;
-        // After the recipe: a tokenizer without its recipe would be taken for that of the next run here.
-        setup::keep_tokenizer(&*around.fs, folder, &tokenizer)?;
+        let text = fornax_base::recipe::to_toml(&recipe)?;
+        let mut keep_recipe = || Ok(write_atomic_bytes(&*around.fs, &path, text.as_bytes())?);
+        recipe.begin(&around, folder, &mut keep_recipe, progress)?;
         let fs = Arc::clone(&around.fs);
         let mut run = Run::open(around, folder, recipe, None, progress).inspect_err(|_| {
             // Nothing was trained: the same folder is to serve the corrected recipe.
-            remove_beginnings(&*fs, folder);
+            remove_beginnings::<R>(&*fs, folder);
         })?;
         run.lock = Some(lock);
         Ok(run)
@@ -186,9 +226,9 @@ impl Run {
         around: Surroundings,
         folder: &Path,
         step: Option<u64>,
-        change: &dyn Fn(&str, &Path) -> Result<TrainRecipe, TrainError>,
+        change: &dyn Fn(&str, &Path) -> Result<R, TrainError>,
         progress: &mut dyn FnMut(Preparing),
-    ) -> Result<Run, TrainError> {
+    ) -> Result<Self, TrainError> {
         let path = folder.join(RECIPE_FILE);
         if !path.exists() {
             return Err(TrainError::NotARun { folder: folder.to_path_buf() });
@@ -197,12 +237,13 @@ impl Run {
         remove_stale_temps(&*around.fs, folder)?;
         checkpoint::tidy(&*around.fs, folder)?;
         let text = fornax_base::files::read_text_limited(&path, 1 << 20)?;
-        let old: TrainRecipe = fornax_base::recipe::load(&text, &path.display().to_string(), &[])?;
-        let new = change(&text, &path)?.resolved()?;
-        around.check_precision(&new)?;
+        let old: R = fornax_base::recipe::load(&text, &path.display().to_string(), &[])?;
+        let (old, new) = (old.resolved()?, change(&text, &path)?.resolved()?);
+        let settings = new.settings();
+        around.check_precision(&settings)?;
         let (found, mut skipped) = find_checkpoint(folder, step)?;
         let done = found.as_ref().map_or(0, |checkpoint| checkpoint.state().step);
-        let changes = compare_for_resume(&old, &new, done)?;
+        let changes = compare(&old, &new, &old.settings(), &settings, done);
         if !changes.refused.is_empty() {
             let folder = folder.to_path_buf();
             return Err(TrainError::ResumeRefused { folder, changes: changes.refused });
@@ -215,7 +256,8 @@ impl Run {
         let mut run = Run::open(around, folder, new, found.as_ref(), progress)?;
         run.lock = Some(lock);
         if !changes.allowed.is_empty() {
-            write_atomic_bytes(&*run.around.fs, &path, run.recipe.resolved_toml()?.as_bytes())?;
+            let text = fornax_base::recipe::to_toml(&run.recipe)?;
+            write_atomic_bytes(&*run.around.fs, &path, text.as_bytes())?;
         }
         if let Some(checkpoint) = found {
             run.restore(&checkpoint)?;
@@ -232,37 +274,15 @@ impl Run {
     fn open(
         around: Surroundings,
         folder: &Path,
-        recipe: TrainRecipe,
+        recipe: R,
         from: Option<&Checkpoint>,
         progress: &mut dyn FnMut(Preparing),
-    ) -> Result<Run, TrainError> {
+    ) -> Result<Self, TrainError> {
         let fs = &*around.fs;
-        let sources = if setup::has_dataset(folder) {
-            Vec::new() // the shards are there; the text may be gone
-        } else {
-            setup::sources(&recipe, progress)?
-        };
-        let tokenizer = setup::tokenizer(fs, folder, &recipe, &sources, progress)?;
-        if from.is_none() {
-            setup::config(&recipe, &tokenizer)?;
-        }
-        let dataset = setup::dataset(fs, folder, &recipe, &sources, &tokenizer, progress)?;
-        let rows = recipe.train.micro_batch();
-        let validation = match recipe.eval.every {
-            0 => Vec::new(),
-            _ => mixed_validation_batches(
-                &dataset.validation(),
-                rows,
-                recipe.train.context,
-                recipe.eval.tokens,
-                recipe.data.packing,
-            )?,
-        };
-        // Built on the plain device; the parameters alone go to the autodiff device.
-        let (decoder, warnings) = match from {
-            Some(checkpoint) => (setup::saved_decoder(&recipe, checkpoint, &around.device)?, Vec::new()),
-            None => setup::decoder(&recipe, &tokenizer, &around.device)?,
-        };
+        let opened = recipe.open(&around, folder, from, progress)?;
+        let mut settings = recipe.settings();
+        settings.train.steps = opened.steps.unwrap_or(settings.train.steps);
+        let decoder = opened.decoder;
         let checkpoints = folder.join(checkpoint::FOLDER);
         create_folder(fs, &checkpoints)?;
         let shape = decoder.config().to_hf_json();
@@ -274,7 +294,7 @@ impl Run {
             // Killed before its opening checkpoint: nothing of it counts.
             None => cut_everything(fs, &log_path).map(|()| None)?,
         };
-        let tensorboard = match recipe.log.tensorboard {
+        let tensorboard = match settings.log.tensorboard {
             true => Some(Tensorboard::open(Arc::clone(&around.fs), &folder.join(tensorboard::FOLDER), done)?),
             false => None,
         };
@@ -283,12 +303,12 @@ impl Run {
         Control::new(folder, around.signal.clone()).discard_stale(fs)?;
         let mut run = Run {
             folder: folder.to_path_buf(),
-            recipe_hash: recipe.hash()?,
-            inputs: Inputs { tokenizer: Arc::new(tokenizer), dataset },
-            validation,
-            optimizer: Optimizer::new(&recipe.optimizer),
+            recipe_hash: hash_of(&recipe),
+            objective: opened.objective,
+            product: opened.product,
+            optimizer: Optimizer::new(&settings.optimizer),
             gate: GradientGate::default(),
-            loss_scale: (recipe.train.precision == Precision::F16).then(LossScale::default),
+            loss_scale: (settings.train.precision == Precision::F16).then(LossScale::default),
             cursor: Cursor::default(),
             step: 0,
             tokens_seen: 0,
@@ -301,12 +321,14 @@ impl Run {
             unlogged: VecDeque::new(),
             tensorboard,
             matmul_rate: None,
-            decoder: decoder.trainable(true),
+            decoder,
             around,
             recipe,
+            settings,
+            facts: opened.facts,
             lock: None,
         };
-        for message in warnings {
+        for message in opened.warnings {
             run.emit(TrainEvent::Warning { step: 0, message })?;
         }
         // The checkpoint of a step may have been saved before or after the command of that step was logged.
@@ -335,9 +357,20 @@ impl Run {
         Ok(())
     }
 
-    /// Name and shape of every parameter.
+    /// Name and shape of every parameter that learns.
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.decoder.parameters().into_iter().map(|(name, shape, _)| (name, shape)).collect()
+        self.learning().into_iter().map(|(name, shape, _)| (name, shape)).collect()
+    }
+
+    /// Name, shape and values of every parameter that learns: what a checkpoint keeps.
+    fn learning(&self) -> Vec<(String, Vec<usize>, Tensor<1>)> {
+        let mut all = Vec::new();
+        self.decoder.clone().visit_mut(&mut |name, parameter| {
+            if parameter.is_trainable() {
+                all.push((name.to_string(), parameter.shape(), parameter.flat()));
+            }
+        });
+        all
     }
 
     /// Steps done.
@@ -345,39 +378,29 @@ impl Run {
         self.step
     }
 
-    /// What the run reads: for each source its name, its share of the tokens, the tokens it holds, and how many passes
-    /// over them the run makes in all.
-    ///
-    /// # Errors
-    /// As [`Batches::mixed`].
-    pub fn sources(&self) -> Result<Vec<SourceShare>, TrainError> {
-        let parts = self.inputs.dataset.parts();
-        let rows = self.recipe.train.steps.saturating_mul(self.recipe.train.batch as u64);
-        let passes = self.batches()?.passes(rows);
-        let all: f64 = parts.iter().map(|part| part.weight).sum();
-        let share = |(part, passes): (&Part, f64)| SourceShare {
-            name: part.name.clone(),
-            share: part.weight / all,
-            tokens: part.dataset.manifest().train.tokens,
-            passes,
-        };
-        Ok(parts.iter().zip(passes).map(share).collect())
+    /// Steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.settings.train.steps
     }
 
-    fn batches(&self) -> Result<Batches, TrainError> {
-        let (rows, context) = (self.recipe.train.micro_batch(), self.recipe.train.context);
-        let streams = self.inputs.dataset.train();
-        Ok(Batches::mixed(streams, rows, context, self.recipe.data.packing, self.recipe.seed)?)
+    /// What the run learns from.
+    pub fn objective(&self) -> &R::Objective {
+        &self.objective
+    }
+
+    /// What was found and what learns, one sentence each.
+    pub fn facts(&self) -> &[String] {
+        &self.facts
     }
 
     /// The resolved recipe.
-    pub fn recipe(&self) -> &TrainRecipe {
+    pub fn recipe(&self) -> &R {
         &self.recipe
     }
 
-    /// Trainable parameters.
+    /// Parameters that learn.
     pub fn n_parameters(&self) -> u64 {
-        self.decoder.config().n_parameters()
+        self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Writes an event to the log and offers it to the listener. A disk that refuses does not stop the run:
@@ -433,10 +456,14 @@ fn find_checkpoint(folder: &Path, step: Option<u64>) -> Result<(Option<Checkpoin
     }
 }
 
+fn own_names<R: RunRecipe>() -> impl Iterator<Item = &'static str> {
+    OWN_NAMES.into_iter().chain(R::own_names().iter().copied())
+}
+
 /// Takes back what a run that could not begin has made.
-fn remove_beginnings(fs: &dyn FileSystem, folder: &Path) {
+fn remove_beginnings<R: RunRecipe>(fs: &dyn FileSystem, folder: &Path) {
     // The error that counts is the one that stopped it; what stays is named by the next start.
-    for path in OWN_NAMES.into_iter().chain([RECIPE_FILE]).map(|name| folder.join(name)) {
+    for path in own_names::<R>().chain([RECIPE_FILE]).map(|name| folder.join(name)) {
         let _ = if path.is_dir() { fs.remove_folder(&path) } else { fs.remove_file(&path) };
     }
 }

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use fornax_base::exit::Exit;
 use fornax_base::files::{create_folder, remove_stale_temps};
-use fornax_model::weights::save as save_model;
 
-use super::{MODEL_FOLDER, Outcome, RECIPE_FILE, Run, sentence};
+use super::{Outcome, RECIPE_FILE, Run, RunRecipe, sentence};
 use crate::checkpoint::{self, Best, NamedTensor, RngPosition, State};
 use crate::control::Ending;
 use crate::error::TrainError;
@@ -17,10 +16,8 @@ use crate::tensorboard::Tensorboard;
 
 /// Failed saves in a row after which a run gives up.
 const SAVE_ATTEMPTS: u32 = 3;
-/// Largest file of an exported model.
-const SHARD_BYTES: u64 = 5_000_000_000;
 
-impl Run {
+impl<R: RunRecipe> Run<R> {
     /// Saves a checkpoint of the present step. A failure is a warning, tried again at the next occasion; the
     /// third in a row ends the run.
     pub(super) fn save(&mut self) -> Result<(), TrainError> {
@@ -68,27 +65,27 @@ impl Run {
         let best = present.filter(|now| self.best.is_none_or(|best| now.loss < best.loss)).or(self.best);
         let state = State {
             step: self.step,
-            total_steps: self.recipe.train.steps,
+            total_steps: self.settings.train.steps,
             tokens_seen: self.tokens_seen,
             optimizer_updates: self.optimizer.updates(),
             cursor: serde_json::to_value(self.cursor).map_err(TrainError::device)?,
-            rng: RngPosition { seed: self.recipe.seed, step: self.step },
+            rng: RngPosition { seed: self.settings.seed, step: self.step },
             loss_scale: self.loss_scale,
-            schedule: self.recipe.schedule.kind,
+            schedule: self.settings.schedule.kind,
             lr_factor: self.lr_factor,
             validation_loss: loss,
             best,
             recipe_hash: self.recipe_hash.clone(),
             tool_version: self.around.tool_version.clone(),
         };
-        let model = named_bytes(self.decoder.parameters())?;
+        let model = named_bytes(self.learning())?;
         let optimizer = named_bytes(self.optimizer.tensors())?;
         let fs = &*self.around.fs;
         let path = checkpoint::save(fs, &self.folder, self.step, &model, &optimizer, &state)?;
         self.best = best;
-        let keep_best = self.recipe.checkpoint.keep_best;
+        let keep_best = self.settings.checkpoint.keep_best;
         let best = best.filter(|_| keep_best).map(|best| best.step);
-        let pruned = checkpoint::prune(fs, &self.folder, self.recipe.checkpoint.keep_last, best)?;
+        let pruned = checkpoint::prune(fs, &self.folder, self.settings.checkpoint.keep_last, best)?;
         for warning in pruned.warnings {
             let message = format!("an old checkpoint was not removed: {warning}");
             self.emit(TrainEvent::Warning { step: self.step, message })?;
@@ -119,7 +116,7 @@ impl Run {
 
     pub(super) fn finish(&mut self, started: Instant) -> Result<Outcome, TrainError> {
         self.save_at_the_end()?;
-        let model = self.folder.join(MODEL_FOLDER);
+        let model = self.folder.join(self.product.folder());
         self.export(&model)
             .map_err(|source| TrainError::Export { folder: model.clone(), source: Box::new(source) })?;
         if let Some(message) = self.decoder.config().transformers_differs() {
@@ -141,9 +138,7 @@ impl Run {
         let fs = &*self.around.fs;
         create_folder(fs, model)?;
         remove_stale_temps(fs, model)?;
-        self.inputs.tokenizer.save(fs, model)?;
-        save_model(fs, &self.decoder, DType::F32, SHARD_BYTES, model)?;
-        Ok(())
+        self.product.export(fs, &self.decoder, model)
     }
 }
 

@@ -3,35 +3,58 @@
 use std::time::{Duration, Instant};
 
 use fornax_base::exit::Exit;
-use fornax_data::batches::Batch;
-use fornax_data::prefetch::Prefetch;
+use fornax_infer::generate::Limits;
 use fornax_model::Decoder;
 
 use super::clock::Clock;
-use super::{Outcome, Run, sentence};
+use super::{Outcome, Run, RunRecipe, sentence};
 use crate::checkpoint;
 use crate::control::{Control, Ending, LrFactor};
 use crate::error::TrainError;
 use crate::events::{StopReason, TrainEvent};
 use crate::loss_scale::LossScale;
+use crate::objective::{Evaluation, LossTerm, Objective};
+use crate::pretraining::SourceShare;
 use crate::rate;
+use crate::recipe::TrainRecipe;
 use crate::setup;
-use crate::step::{Objective, StepReport, train_step};
+use crate::step::{BatchLoss, StepReport, step_over};
 use crate::validation;
 
-/// Micro-batches made ahead of the training thread.
-const PREFETCH: usize = 4;
 /// How often a paused run looks for commands.
 const PAUSE_POLL: Duration = Duration::from_millis(100);
 
-impl Run {
+/// The loss of a micro-batch by its number, as a run's objective gives it.
+type Term<'a, R> = &'a dyn Fn(&<R as RunRecipe>::Objective, &Decoder, usize) -> Result<LossTerm, TrainError>;
+
+impl Run<TrainRecipe> {
+    /// What the run reads: for each source its name, its share of the tokens, the tokens it holds, and how many
+    /// passes over them the run makes in all.
+    pub fn sources(&self) -> Vec<SourceShare> {
+        self.objective.sources(self.settings.train.steps.saturating_mul(self.settings.train.batch as u64))
+    }
+
+    /// As [`Run::train`], with a loss of one's own instead of the next-token loss.
+    ///
+    /// # Errors
+    /// As [`Run::train`].
+    pub fn fit(&mut self, loss: BatchLoss<'_>) -> Result<Outcome, TrainError> {
+        self.train_on(&|pretraining, decoder, number| Ok(loss(decoder, &pretraining.ready()[number])))
+    }
+}
+
+impl<R: RunRecipe> Run<R> {
     /// Takes steps until the recipe's last one, or until a signal or a command ends the run after saving.
     ///
     /// # Errors
     /// [`TrainError`]; for numbers that are not finite [`TrainError::StoppedAt`], with no update applied.
-    pub fn fit(&mut self, objective: Objective<'_>) -> Result<Outcome, TrainError> {
+    pub fn train(&mut self) -> Result<Outcome, TrainError> {
+        self.train_on(&|objective, decoder, number| objective.term(decoder, number))
+    }
+
+    fn train_on(&mut self, term: Term<'_, R>) -> Result<Outcome, TrainError> {
         let started = Instant::now();
-        let result = self.take_steps(objective, started);
+        let result = self.take_steps(term, started);
         if let Err(error) = &result {
             let event = TrainEvent::Stopped { step: self.step, reason: reason(error), message: sentence(error) };
             // The error itself is what the caller must see, even when the log cannot be written.
@@ -40,10 +63,9 @@ impl Run {
         result
     }
 
-    fn take_steps(&mut self, objective: Objective<'_>, started: Instant) -> Result<Outcome, TrainError> {
-        let total = self.recipe.train.steps;
+    fn take_steps(&mut self, term: Term<'_, R>, started: Instant) -> Result<Outcome, TrainError> {
+        let total = self.settings.train.steps;
         let mut control = Control::new(&self.folder, self.around.signal.clone());
-        let mut prefetch = Prefetch::start(self.batches()?, self.cursor, PREFETCH)?;
         self.matmul_rate = rate::matmul_rate(&self.around.device, self.decoder.compute());
         self.announce(total)?;
         // A checkpoint of step 0 was saved after this, so a run resumed from it has it behind it.
@@ -56,30 +78,25 @@ impl Run {
             if let Some(ending) = ending {
                 return self.stop(ending);
             }
-            let mut micro_batches = Vec::new();
-            let mut after = self.cursor;
-            for _ in 0..self.recipe.train.batch / self.recipe.train.micro_batch() {
-                let (batch, cursor) = prefetch.recv()?;
-                micro_batches.push(batch);
-                after = cursor;
-            }
-            let lr = self.recipe.schedule().lr_at(self.step, total) * self.lr_factor.get();
-            let report = self.update(objective, &micro_batches, lr)?;
-            self.cursor = after;
+            let ready = self.objective.prepare(&self.decoder, self.step, self.cursor)?;
+            let lr = self.settings.schedule().lr_at(self.step, total) * self.lr_factor.get();
+            let report = self.update(term, ready.micro_batches, lr)?;
+            self.cursor = ready.cursor;
             self.step += 1;
-            self.tokens_seen += micro_batches.iter().map(|b| (b.rows * b.columns) as u64).sum::<u64>();
+            self.tokens_seen += ready.tokens;
             for message in report.iter().filter_map(unlearned) {
                 self.emit(TrainEvent::Warning { step: self.step, message: message.into() })?;
             }
-            if let Some(report) = report
-                && (self.step.is_multiple_of(self.recipe.log.every) || self.step == 1 || self.step == total)
+            if let Some(mut report) = report
+                && (self.step.is_multiple_of(self.settings.log.every) || self.step == 1 || self.step == total)
             {
-                let event = self.step_event(report.loss, report.grad_norm, lr, &mut clock);
+                report.metrics.extend(ready.metrics);
+                let event = self.step_event(report, lr, &mut clock);
                 self.emit(event)?;
             }
             clock.pause();
             self.validate_and_sample(false)?;
-            if self.step.is_multiple_of(self.recipe.checkpoint.every) || self.step == total {
+            if self.step.is_multiple_of(self.settings.checkpoint.every) || self.step == total {
                 self.save()?;
             }
             clock.resume();
@@ -90,21 +107,21 @@ impl Run {
     /// One update; `None` where f16 overflowed and the step is passed over with a smaller loss scale.
     fn update(
         &mut self,
-        objective: Objective<'_>,
-        micro_batches: &[Batch],
+        term: Term<'_, R>,
+        micro_batches: usize,
         lr: f64,
     ) -> Result<Option<StepReport>, TrainError> {
-        let (scale, tokens) = (self.loss_scale, (self.recipe.train.batch * self.recipe.train.context) as u64);
-        let scaled = |decoder: &Decoder, batch: &Batch| {
-            let term = objective(decoder, batch);
-            match scale {
+        let (scale, tokens) = (self.loss_scale, self.tokens_per_step());
+        let clip = self.settings.optimizer.clip_norm;
+        let Self { decoder, optimizer, gate, objective, .. } = self;
+        let scaled = |decoder: &Decoder, number: usize| {
+            let term = term(objective, decoder, number)?;
+            Ok(match scale {
                 Some(scale) => scale.scaled(term, tokens),
                 None => term,
-            }
+            })
         };
-        let clip = self.recipe.optimizer.clip_norm;
-        let Self { decoder, optimizer, gate, .. } = self;
-        let result = train_step(decoder, optimizer, gate, &scaled, micro_batches, lr, clip);
+        let result = step_over(decoder, optimizer, gate, &scaled, micro_batches, lr, clip);
         let error = match result {
             Err(error) => error,
             Ok(report) => {
@@ -128,6 +145,11 @@ impl Run {
         }
     }
 
+    /// Tokens of a step whose rows are all full.
+    fn tokens_per_step(&self) -> u64 {
+        (self.settings.train.batch * self.settings.train.context) as u64
+    }
+
     fn announce(&mut self, total: u64) -> Result<(), TrainError> {
         self.emit(TrainEvent::Started {
             run: self.folder.clone(),
@@ -135,8 +157,8 @@ impl Run {
             total_steps: total,
             n_parameters: self.n_parameters(),
             device: self.around.device_name.to_string(),
-            precision: setup::word(self.recipe.train.precision).to_string(),
-            tokens_per_step: (self.recipe.train.batch * self.recipe.train.context) as u64,
+            precision: setup::word(self.settings.train.precision).to_string(),
+            tokens_per_step: self.tokens_per_step(),
             optimizer: self.optimizer.describe(&self.shapes()),
             recipe_hash: self.recipe_hash.clone(),
         })
@@ -185,24 +207,25 @@ impl Run {
         Ok(true)
     }
 
-    fn step_event(&self, loss: f64, grad_norm: f64, lr: f64, clock: &mut Clock) -> TrainEvent {
+    fn step_event(&self, report: StepReport, lr: f64, clock: &mut Clock) -> TrainEvent {
         let tokens_per_second = clock.rate(self.tokens_seen);
-        let per_token = self.decoder.config().training_flops_per_token(self.recipe.train.context);
+        let per_token = self.decoder.config().training_flops_per_token(self.settings.train.context);
         let used = per_token * tokens_per_second;
         let peak = rate::published_peak(&self.around.device_description, self.decoder.compute());
-        let left = (self.recipe.train.steps - self.step) as f64;
-        let tokens_per_step = (self.recipe.train.batch * self.recipe.train.context) as f64;
+        let left = (self.settings.train.steps - self.step) as f64;
+        let tokens_per_step = self.tokens_seen as f64 / self.step as f64;
         TrainEvent::Step {
             step: self.step,
-            loss,
+            loss: report.loss,
             lr,
-            grad_norm,
+            grad_norm: report.grad_norm,
             tokens: self.tokens_seen,
             tokens_per_second,
             matmul_share: self.matmul_rate.map(|rate| used / rate),
             mfu: peak.map(|peak| used / peak),
             memory_bytes: self.memory(),
             eta_seconds: (tokens_per_second > 0.0).then(|| left * tokens_per_step / tokens_per_second),
+            metrics: report.metrics,
         }
     }
 
@@ -215,22 +238,21 @@ impl Run {
 
     /// Validates and samples where this step is one for it; `at_start` is before any step.
     fn validate_and_sample(&mut self, at_start: bool) -> Result<(), TrainError> {
-        let eval = self.recipe.eval.clone();
-        let last = self.step == self.recipe.train.steps;
+        let eval = self.settings.eval.clone();
+        let last = self.step == self.settings.train.steps;
         let due = |every: u64| every > 0 && (at_start || last || self.step.is_multiple_of(every));
         let (validate, sample) = (due(eval.every), due(eval.sample_every));
         if !validate && !sample {
             return Ok(());
         }
         let plain = self.decoder.clone().trainable(false);
-        if validate {
-            let measured = validation::measure(&plain, &self.validation, &self.inputs.tokenizer)?;
-            let validation::Measured { loss, bits_per_byte, tokens } = measured;
+        if validate && let Some(evaluation) = self.objective.evaluate(&plain)? {
+            let Evaluation { loss, bits_per_byte, weight, metrics } = evaluation;
             if !loss.is_finite() {
                 return Err(TrainError::ValidationNotFinite { step: self.step, loss });
             }
             self.validated = Some((self.step, loss));
-            self.emit(TrainEvent::Validation { step: self.step, loss, bits_per_byte, tokens })?;
+            self.emit(TrainEvent::Validation { step: self.step, loss, bits_per_byte, tokens: weight, metrics })?;
         }
         for prompt in eval.prompts.iter().filter(|_| sample) {
             let event = self.sample(&plain, prompt);
@@ -241,10 +263,15 @@ impl Run {
 
     /// The text after `prompt`; a prompt that cannot be continued costs a warning, not the run.
     fn sample(&self, plain: &Decoder, prompt: &str) -> TrainEvent {
-        let (step, eval) = (self.step, &self.recipe.eval);
-        let position = (self.recipe.seed, step);
-        let tokenizer = &self.inputs.tokenizer;
-        match validation::sample(plain, tokenizer, prompt, eval.sample_tokens, eval.temperature, position) {
+        let (step, eval) = (self.step, &self.settings.eval);
+        let position = (self.settings.seed, step);
+        let tokenizer = self.product.tokenizer();
+        let limits = Limits { max_tokens: eval.sample_tokens, stop_ids: self.product.stop_ids(plain) };
+        let text = self
+            .product
+            .prompt_ids(prompt)
+            .and_then(|ids| validation::sample(plain, tokenizer, &ids, &limits, eval.temperature, position));
+        match text {
             Ok(text) => TrainEvent::Sample { step, prompt: prompt.to_string(), text },
             Err(error) => {
                 let message = format!("no sample of the prompt {prompt:?}: {}", sentence(&error));

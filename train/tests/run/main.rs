@@ -154,7 +154,7 @@ fn told(run: &Path) -> Vec<String> {
             let [loss, lr, norm] = [loss, lr, grad_norm].map(|x| x.to_bits());
             Some(format!("step {step} {loss:x} {lr:x} {norm:x} {tokens}"))
         }
-        TrainEvent::Validation { step, loss, bits_per_byte, tokens } => {
+        TrainEvent::Validation { step, loss, bits_per_byte: Some(bits_per_byte), tokens, .. } => {
             Some(format!("validation {step} {:x} {:x} {tokens}", loss.to_bits(), bits_per_byte.to_bits()))
         }
         TrainEvent::Sample { step, prompt, text } => Some(format!("sample {step} {prompt:?} {text:?}")),

@@ -8,12 +8,17 @@ use std::str::FromStr;
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
+use fornax_model::adapter::low_rank_product;
 use fornax_model::ops::{self, AttentionMask};
+use fornax_model::packed::{Codes, Packed, Packing};
 
 use super::{BenchError, Workload};
 
 /// Of `rms_norm`, as in the workloads' models.
 const EPS: f32 = 1e-5;
+/// Rank of the adapter, and what its product is multiplied by.
+const RANK: usize = 16;
+const SCALE: f32 = 2.0;
 
 /// A function of flat operands; it gives them their shapes itself.
 pub(super) type Function = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>;
@@ -29,6 +34,11 @@ pub(super) struct Functions {
 pub enum OpName {
     /// Matrix product with a weight `[out, in]`.
     Linear,
+    /// The same with a weight packed to int4 by blocks of 32, beside the product with what it stands for.
+    Qlinear,
+    /// A product with a frozen weight and the low-rank product of an adapter beside it, on the way that the model goes:
+    /// by activations. Burn's column is its own `apply_lora`, which adds the adapter to the weight.
+    Lora,
     /// Root-mean-square normalization.
     RmsNorm,
     /// Rotary position embedding.
@@ -39,18 +49,23 @@ pub enum OpName {
     Attention,
     /// Output head and cross-entropy.
     CrossEntropy,
+    /// Output head and the log-likelihood of each target, with a gradient each.
+    TokenScores,
     /// Rows of the embedding table.
     Embedding,
 }
 
 /// All of them, in the order of a report.
-pub const OPS: [OpName; 7] = [
+pub const OPS: [OpName; 10] = [
     OpName::Linear,
+    OpName::Qlinear,
+    OpName::Lora,
     OpName::RmsNorm,
     OpName::Rope,
     OpName::Swiglu,
     OpName::Attention,
     OpName::CrossEntropy,
+    OpName::TokenScores,
     OpName::Embedding,
 ];
 
@@ -59,11 +74,14 @@ impl OpName {
     pub fn word(self) -> &'static str {
         match self {
             OpName::Linear => "linear",
+            OpName::Qlinear => "qlinear",
+            OpName::Lora => "lora",
             OpName::RmsNorm => "rms_norm",
             OpName::Rope => "rope",
             OpName::Swiglu => "swiglu",
             OpName::Attention => "attention",
             OpName::CrossEntropy => "cross_entropy",
+            OpName::TokenScores => "token_scores",
             OpName::Embedding => "embedding",
         }
     }
@@ -94,7 +112,7 @@ pub(super) struct Work {
 pub(super) struct Case {
     pub(super) op: OpName,
     sizes: Workload,
-    /// Of a linear layer: channels in and out.
+    /// Of a linear layer, packed or not: channels in and out.
     io: [usize; 2],
 }
 
@@ -103,7 +121,8 @@ pub(super) fn of(workload: &Workload) -> Vec<Case> {
     let (c, f) = (workload.width, workload.ffn_width);
     let linear = [[c, c], [c, f], [f, c]].map(|io| Case { op: OpName::Linear, sizes: *workload, io });
     let others = OPS.into_iter().filter(|&op| op != OpName::Linear);
-    let others = others.map(|op| Case { op, sizes: *workload, io: [0, 0] });
+    let io = |op| if matches!(op, OpName::Qlinear | OpName::Lora) { [c, f] } else { [0, 0] };
+    let others = others.map(|op| Case { op, sizes: *workload, io: io(op) });
     linear.into_iter().chain(others).collect()
 }
 
@@ -131,12 +150,13 @@ impl Case {
         let Workload { width: c, ffn_width: f, vocab_size: v, batch: b, context: t, .. } = self.sizes;
         let (h, g, n) = (self.sizes.n_heads, self.sizes.n_kv_heads, self.tokens());
         match self.op {
-            OpName::Linear => format!("{n} x {} -> {}", self.io[0], self.io[1]),
+            OpName::Linear | OpName::Qlinear => format!("{n} x {} -> {}", self.io[0], self.io[1]),
+            OpName::Lora => format!("{n} x {} -> {} r {RANK}", self.io[0], self.io[1]),
             OpName::RmsNorm => format!("{n} x {c}"),
             OpName::Swiglu => format!("{n} x {f}"),
             OpName::Rope => format!("{b} x {h} x {t} x {}", self.head_dim()),
             OpName::Attention => format!("{b} x {h}/{g} x {t} x {}", self.head_dim()),
-            OpName::CrossEntropy => format!("{n} x {c} -> {v}"),
+            OpName::CrossEntropy | OpName::TokenScores => format!("{n} x {c} -> {v}"),
             OpName::Embedding => format!("{n} of {v} x {c}"),
         }
     }
@@ -147,6 +167,8 @@ impl Case {
         let n = self.tokens();
         match self.op {
             OpName::Linear => vec![n * self.io[0], self.io[1] * self.io[0]],
+            OpName::Qlinear => vec![n * self.io[0]],
+            OpName::Lora => vec![n * self.io[0], RANK * self.io[0], self.io[1] * RANK],
             OpName::RmsNorm => vec![n * c, c],
             OpName::Rope => vec![n * c],
             OpName::Swiglu => vec![n * f, n * f],
@@ -154,7 +176,7 @@ impl Case {
                 let keys = n * self.sizes.n_kv_heads * self.head_dim();
                 vec![n * c, keys, keys]
             }
-            OpName::CrossEntropy => vec![n * c, v * c],
+            OpName::CrossEntropy | OpName::TokenScores => vec![n * c, v * c],
             OpName::Embedding => vec![v * c],
         }
     }
@@ -162,8 +184,8 @@ impl Case {
     /// Deviation of the i-th operand: weights of a product are small, so that results have a deviation of 1.
     pub(super) fn deviation(&self, i: usize) -> f32 {
         let fan_in = match self.op {
-            OpName::Linear => self.io[0],
-            OpName::CrossEntropy => self.sizes.width,
+            OpName::Linear | OpName::Lora => self.io[0],
+            OpName::CrossEntropy | OpName::TokenScores => self.sizes.width,
             _ => 1,
         };
         if i == 1 { 1.0 / (fan_in as f32).sqrt() } else { 1.0 }
@@ -190,9 +212,18 @@ impl Case {
         };
         match self.op {
             OpName::Linear => flops(2.0 * n * (self.io[0] * self.io[1]) as f64, 3.0),
+            // The weight has no gradient.
+            OpName::Qlinear => flops(2.0 * n * (self.io[0] * self.io[1]) as f64, 2.0),
+            // Neither has its weight; A and B have theirs.
+            OpName::Lora => {
+                let (dense, low) = ((self.io[0] * self.io[1]) as f64, (RANK * (self.io[0] + self.io[1])) as f64);
+                flops(2.0 * n * (dense + low), (2.0 * dense + 3.0 * low) / (dense + low))
+            }
             // Forward is two products over half of t x t; backward five, with the scores computed again.
             OpName::Attention => flops(2.0 * n * (t * c) as f64, 3.5),
             OpName::CrossEntropy => flops(2.0 * n * (c * v) as f64, 3.0),
+            // Backward computes the logits once more.
+            OpName::TokenScores => flops(2.0 * n * (c * v) as f64, 4.0),
             OpName::RmsNorm | OpName::Rope | OpName::Embedding => bytes(n * c as f64, n * c as f64),
             OpName::Swiglu => bytes(2.0 * n * f as f64, n * f as f64),
         }
@@ -202,11 +233,14 @@ impl Case {
     pub(super) fn functions(&self, dtype: DType, device: &Device) -> Functions {
         match self.op {
             OpName::Linear => self.linear(),
+            OpName::Qlinear => self.qlinear(dtype, device),
+            OpName::Lora => self.lora(dtype, device),
             OpName::RmsNorm => self.rms_norm(),
             OpName::Rope => self.rope(dtype, device),
             OpName::Swiglu => self.swiglu(),
             OpName::Attention => self.attention(device),
             OpName::CrossEntropy => self.cross_entropy(device),
+            OpName::TokenScores => self.token_scores(device),
             OpName::Embedding => self.embedding(device),
         }
     }
@@ -222,6 +256,47 @@ impl Case {
             plain: Box::new(move |x| {
                 let (x, w) = shaped(x);
                 x.matmul(w.transpose()).reshape([n * o])
+            }),
+        }
+    }
+
+    fn qlinear(&self, dtype: DType, device: &Device) -> Functions {
+        let (n, [i, o]) = (self.tokens(), self.io);
+        let mut random = rng(0, 0, "bench/packed");
+        let deviation = 1.0 / (i as f32).sqrt();
+        let weight: Vec<f32> = (0..o * i).map(|_| random.normal_f32() * deviation).collect();
+        let weight = Tensor::<2>::from_data(TensorData::new(weight, [o, i]), (device, DType::F32));
+        let packed = Packed::round(weight, Packing::usual(Codes::Int4));
+        let dense = packed.dequantized().cast(dtype);
+        Functions {
+            run: Box::new(move |x| ops::qlinear(x[0].clone().reshape([n, i]), &packed, None).reshape([n * o])),
+            plain: Box::new(move |x| {
+                x[0].clone().reshape([n, i]).matmul(dense.clone().transpose()).reshape([n * o])
+            }),
+        }
+    }
+
+    fn lora(&self, dtype: DType, device: &Device) -> Functions {
+        let (n, [i, o]) = (self.tokens(), self.io);
+        let mut random = rng(0, 0, "bench/frozen");
+        let deviation = 1.0 / (i as f32).sqrt();
+        let weight: Vec<f32> = (0..o * i).map(|_| random.normal_f32() * deviation).collect();
+        let w_oi = Tensor::<2>::from_data(TensorData::new(weight, [o, i]), (device, DType::F32)).cast(dtype);
+        // Burn's linear layers hold their weight, and their adapters A and B, the other way round.
+        let w_io = w_oi.clone().transpose().reshape([i * o]).reshape([i, o]);
+        let shaped = move |x: &[Tensor<1>]| {
+            (x[0].clone().reshape([n, i]), x[1].clone().reshape([RANK, i]), x[2].clone().reshape([o, RANK]))
+        };
+        Functions {
+            run: Box::new(move |x| {
+                let (x, a, b) = shaped(x);
+                let low_no = low_rank_product(x.clone(), a, b, SCALE);
+                (ops::linear(x, w_oi.clone(), None) + low_no).reshape([n * o])
+            }),
+            plain: Box::new(move |x| {
+                let (x, a, b) = shaped(x);
+                let composed = w_io.clone() + a.transpose().matmul(b.transpose()).mul_scalar(SCALE);
+                x.matmul(composed).reshape([n * o])
             }),
         }
     }
@@ -308,6 +383,25 @@ impl Case {
                 let hidden = hidden.clone().unsqueeze::<4>().expand([b, h, t, t]);
                 let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3).cast(dtype);
                 weights.matmul(repeat(v)).reshape([n])
+            }),
+        }
+    }
+
+    fn token_scores(&self, device: &Device) -> Functions {
+        let (n, c, v) = (self.tokens(), self.sizes.width, self.sizes.vocab_size);
+        let targets = random_ids(n, v, device);
+        let shaped = move |x: &[Tensor<1>]| (x[0].clone().reshape([n, c]), x[1].clone().reshape([v, c]));
+        let targets2 = targets.clone();
+        Functions {
+            run: Box::new(move |x| {
+                let (hidden, head) = shaped(x);
+                ops::token_scores(hidden, head, targets.clone(), 0.0).nll_n
+            }),
+            plain: Box::new(move |x| {
+                let (hidden, head) = shaped(x);
+                let logits = wide(hidden.matmul(head.transpose()));
+                let targets = targets2.clone().reshape([n, 1]);
+                -log_softmax(logits, 1).gather(1, targets).reshape([n])
             }),
         }
     }

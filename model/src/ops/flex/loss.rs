@@ -80,44 +80,85 @@ impl Inputs {
 
     fn score(&self, wanted: Option<Wanted<'_>>) -> Scored {
         let ([n, c], [v, _]) = (self.hidden.layout().shape().dims(), self.head.layout().shape().dims());
-        let (hidden, head) = (values(&self.hidden), values(&self.head));
+        let (hidden, head) = (values(&self.hidden), Matrix::rows(values(&self.head), c));
         let (mut nll, mut log_z) = (unset(n), unset(n));
         let mut dhidden = unset(if wanted.is_some() { n * c } else { 0 });
         let mut dhead = wanted.filter(|wanted| wanted.head).map(|_| unset(v * c));
-        let size = self.options.chunk.clamp(1, n.max(1));
-        let mut logits = unset(size * v);
-        let head_matrix = Matrix::rows(head, c);
-        for from in (0..n).step_by(size) {
-            let rows = (n - from).min(size);
-            let logits = &mut logits[..rows * v];
-            let chunk = Matrix::rows(&hidden[from * c..], c);
-            let operands = (chunk, head_matrix.transposed());
-            // SAFETY: `rows` rows of hidden, the whole head; `logits` holds rows v.
-            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, false) };
+        self.each_chunk(|from, logits| {
+            let rows = logits.len() / v;
             let of_chunk = from..from + rows;
             let weights = wanted.map(|wanted| &wanted.weights[of_chunk.clone()]);
             self.score_rows(logits, from, weights, &mut nll[of_chunk.clone()], &mut log_z[of_chunk]);
             if wanted.is_none() {
-                continue;
+                return;
             }
             let dlogits = Matrix::rows(logits, v);
             // SAFETY: rows from.. of dhidden; `rows` rows of gradients and the whole head.
             unsafe {
                 let target = dhidden[from * c..].as_mut_ptr();
-                multiply([rows, c, v], target, c, (dlogits, head_matrix), false);
+                multiply([rows, c, v], target, c, (dlogits, head), false);
             }
             if let Some(dhead) = &mut dhead {
+                let chunk = Matrix::rows(&hidden[from * c..], c);
                 // SAFETY: dhead has v rows of c; `rows` rows of gradients and of hidden.
                 unsafe {
                     let operands = (dlogits.transposed(), chunk);
                     multiply([v, c, rows], dhead.as_mut_ptr(), c, operands, from > 0);
                 }
             }
-        }
+        });
         if n == 0 {
             dhead.iter_mut().for_each(|dhead| dhead.fill(0.0));
         }
         Scored { nll, log_z, dhidden, dhead }
+    }
+
+    /// Gives `work` the logits of one chunk of rows after another, before the cap, and which row is their first.
+    fn each_chunk(&self, mut work: impl FnMut(usize, &mut [f32])) {
+        let ([n, c], [v, _]) = (self.hidden.layout().shape().dims(), self.head.layout().shape().dims());
+        let (hidden, head) = (values(&self.hidden), Matrix::rows(values(&self.head), c));
+        let size = self.options.chunk.clamp(1, n.max(1));
+        let mut logits = unset(size * v);
+        for from in (0..n).step_by(size) {
+            let rows = (n - from).min(size);
+            let logits = &mut logits[..rows * v];
+            let operands = (Matrix::rows(&hidden[from * c..], c), head.transposed());
+            // SAFETY: `rows` rows of hidden, the whole head; `logits` holds rows v.
+            unsafe { multiply([rows, v, c], logits.as_mut_ptr(), v, operands, false) };
+            work(from, logits);
+        }
+    }
+
+    /// -> (nll_n, entropy_n, mean_logit_n, greedy_n).
+    pub(super) fn token_scores(&self) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
+        let ([n, _], [v, _]) = (self.hidden.layout().shape().dims::<2>(), self.head.layout().shape().dims::<2>());
+        let mut all = unset(4 * n);
+        self.each_chunk(|from, logits| {
+            let of_chunk = Shared::new(&mut all[4 * from..4 * (from + logits.len() / v)]);
+            let rows = (parallel::CHUNK / v.max(1)).max(1);
+            parallel::chunks([logits], rows * v, |i, [logits]| {
+                for (j, logits) in logits.chunks_exact_mut(v).enumerate() {
+                    let row = i * rows + j;
+                    let scores = self.describe_row(logits, self.targets[from + row]);
+                    // SAFETY: each row is one task's, and the slice is borrowed until the tasks end.
+                    unsafe { of_chunk.part(4 * row, 4 * row + 4) }.copy_from_slice(&scores);
+                }
+            });
+        });
+        let column = |k: usize| tensor(all.iter().skip(k).step_by(4).copied().collect(), Shape::new([n]));
+        (column(0), column(1), column(2), column(3))
+    }
+
+    /// Logits of one row -> nll, entropy, mean logit, and 1 where none is greater than the target's.
+    fn describe_row(&self, logits: &mut [f32], target: usize) -> [f32; 4] {
+        if self.options.softcap != 0.0 {
+            cap_row(logits, self.options.softcap);
+        }
+        let max = max_row(logits);
+        let log = sum_exp(logits, max).ln();
+        let [entropy, sum] = entropy_row(logits, max + log);
+        let at_target = logits[target] - max;
+        [log - at_target, entropy, sum / logits.len() as f32, if at_target >= 0.0 { 1.0 } else { 0.0 }]
     }
 
     /// Logits -> nll and log Z of each row, and the logits' gradients in their place where weights are given.
@@ -235,6 +276,28 @@ kernel! {
             store_at(s, rest, 0, exp(s, s.sub(load_at(s, x, whole), shift)));
         }
         s.sum(sum) + rest.iter().sum::<f32>()
+    }
+}
+
+kernel! {
+    /// Logits x and the logarithm of their Z -> the entropy of the distribution, the sum of the logits.
+    fn entropy_row(s, x: &[f32], log_z: f32) -> [f32; 2] {
+        let log_z_v = s.splat(log_z);
+        let (mut entropy, mut sum) = (s.splat(0.0), s.splat(0.0));
+        let whole = x.len() / S::LANES * S::LANES;
+        for at in (0..whole).step_by(S::LANES) {
+            let x_v = load_at(s, x, at);
+            let log_p = s.sub(x_v, log_z_v);
+            entropy = s.mul_add(exp(s, log_p), log_p, entropy);
+            sum = s.add(sum, x_v);
+        }
+        let (mut entropy, mut sum) = (s.sum(entropy), s.sum(sum));
+        for &x in &x[whole..] {
+            let log_p = x - log_z;
+            entropy += log_p.exp() * log_p;
+            sum += x;
+        }
+        [-entropy, sum]
     }
 }
 

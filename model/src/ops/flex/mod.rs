@@ -13,6 +13,7 @@ mod multiply;
 mod norm;
 mod parallel;
 mod product;
+mod qlinear;
 mod rope;
 mod simd;
 mod sums;
@@ -26,7 +27,7 @@ use burn::backend::{
 };
 
 use super::attention::Visible;
-use super::{AdamWStep, LlmOps, LossOptions};
+use super::{AdamWStep, LlmOps, LossOptions, PackedOperand};
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };
@@ -66,6 +67,26 @@ impl LlmOps for Flex {
         } else {
             super::linear::weight_gradient::<Self>(dy, x)
         }
+    }
+
+    fn qlinear(x: FloatTensor<Self>, w: PackedOperand<Self>) -> FloatTensor<Self> {
+        if takes(&[&x]) && qlinear::reads(&w) {
+            qlinear::forward(x, w)
+        } else {
+            super::qlinear::forward::<Self>(x, w)
+        }
+    }
+
+    fn qlinear_input_gradient(dy: FloatTensor<Self>, w: PackedOperand<Self>) -> FloatTensor<Self> {
+        if takes(&[&dy]) && qlinear::reads(&w) {
+            qlinear::input_gradient(dy, w)
+        } else {
+            super::qlinear::input_gradient::<Self>(dy, w)
+        }
+    }
+
+    fn unpack(w: PackedOperand<Self>) -> FloatTensor<Self> {
+        if takes(&[]) && qlinear::reads(&w) { qlinear::dequantize(w) } else { super::qlinear::dense::<Self>(w) }
     }
 
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
@@ -151,6 +172,20 @@ impl LlmOps for Flex {
         match takes(&[&hidden, &head]).then(|| embedding::indices(&targets)).flatten() {
             Some(ids) => loss::Inputs::new(hidden, head, ids, options).token_nll(),
             None => super::loss::token_nll_forward::<Self>(hidden, head, targets, options),
+        }
+    }
+
+    fn token_scores(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        head_tracked: bool,
+        options: LossOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = head_tracked;
+        match takes(&[&hidden, &head]).then(|| embedding::indices(&targets)).flatten() {
+            Some(ids) => loss::Inputs::new(hidden, head, ids, options).token_scores(),
+            None => super::scores::forward::<Self>(hidden, head, targets, options),
         }
     }
 

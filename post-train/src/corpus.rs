@@ -1,0 +1,59 @@
+//! The embedded stories as rows of post-training data: questions, preferences, prompts.
+
+use fornax_data::chat::Json;
+use fornax_data::corpus::{Preference, Question, Split, Story, prompt, stories};
+use fornax_data::records::Records;
+
+use crate::recipe::{CORPUS, ObjectiveKind};
+
+/// `n` rows made of training stories, of the kind that `objective` reads.
+pub(crate) fn records(objective: ObjectiveKind, seed: u64, n: u64) -> Records {
+    let n = usize::try_from(n).unwrap_or(usize::MAX);
+    let rows = stories(seed, Split::Train).flat_map(|story| rows_of(objective, &story)).take(n);
+    Records::made(CORPUS, rows)
+}
+
+fn rows_of(objective: ObjectiveKind, story: &Story) -> Vec<Json> {
+    match objective {
+        ObjectiveKind::Sft | ObjectiveKind::Distill => {
+            story.questions.iter().map(|q| answered(story, q)).collect()
+        }
+        ObjectiveKind::Grpo => story.questions.iter().map(|q| asked(story, q)).collect(),
+        ObjectiveKind::Dpo
+        | ObjectiveKind::Orpo
+        | ObjectiveKind::Cpo
+        | ObjectiveKind::Kto
+        | ObjectiveKind::Reward => story.preferences.iter().map(preferred).collect(),
+    }
+}
+
+fn message(role: &str, content: &str) -> Json {
+    Json::from_pairs([("role", role), ("content", content)])
+}
+
+fn user(story: &Story, question: &Question) -> Json {
+    message("user", &prompt(&story.text, &question.question))
+}
+
+fn answered(story: &Story, question: &Question) -> Json {
+    let messages = Json::from_iter([user(story, question), message("assistant", &question.answer)]);
+    Json::from_pairs([("messages", messages)])
+}
+
+fn asked(story: &Story, question: &Question) -> Json {
+    let (whole, short) = (Json::from(question.answer.as_str()), Json::from(question.short_answer.as_str()));
+    Json::from_pairs([
+        ("prompt", Json::from_iter([user(story, question)])),
+        ("answer", whole),
+        ("short_answer", short),
+    ])
+}
+
+fn preferred(preference: &Preference) -> Json {
+    let side = |text: &str| Json::from_iter([message("assistant", text)]);
+    Json::from_pairs([
+        ("prompt", Json::from_iter([message("user", &preference.prompt)])),
+        ("chosen", side(&preference.chosen)),
+        ("rejected", side(&preference.rejected)),
+    ])
+}

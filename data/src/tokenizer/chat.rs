@@ -75,7 +75,7 @@ impl Dictionary {
                 let range = at..at + length;
                 let (id, token) = self.tokens.get(text.get(range.clone())?)?;
                 let alone = !token.single_word || !(ends_in_word(&text[..at]) || begins_word(&text[range.end..]));
-                (alone && allowed(&range, token)).then(|| Found { id: *id, token, range })
+                (alone && allowed(&range, token)).then_some(Found { id: *id, token, range })
             });
             at = match &token {
                 Some(token) => token.range.end,

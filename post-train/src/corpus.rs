@@ -28,7 +28,7 @@ fn rows_of(objective: ObjectiveKind, story: &Story) -> Vec<Json> {
 }
 
 fn message(role: &str, content: &str) -> Json {
-    Json::from_iter([("role", role), ("content", content)])
+    Json::from_pairs([("role", role), ("content", content)])
 }
 
 fn user(story: &Story, question: &Question) -> Json {
@@ -37,12 +37,12 @@ fn user(story: &Story, question: &Question) -> Json {
 
 fn answered(story: &Story, question: &Question) -> Json {
     let messages = Json::from_iter([user(story, question), message("assistant", &question.answer)]);
-    Json::from_iter([("messages", messages)])
+    Json::from_pairs([("messages", messages)])
 }
 
 fn asked(story: &Story, question: &Question) -> Json {
     let (whole, short) = (Json::from(question.answer.as_str()), Json::from(question.short_answer.as_str()));
-    Json::from_iter([
+    Json::from_pairs([
         ("prompt", Json::from_iter([user(story, question)])),
         ("answer", whole),
         ("short_answer", short),
@@ -51,7 +51,7 @@ fn asked(story: &Story, question: &Question) -> Json {
 
 fn preferred(preference: &Preference) -> Json {
     let side = |text: &str| Json::from_iter([message("assistant", text)]);
-    Json::from_iter([
+    Json::from_pairs([
         ("prompt", Json::from_iter([message("user", &preference.prompt)])),
         ("chosen", side(&preference.chosen)),
         ("rejected", side(&preference.rejected)),

@@ -298,7 +298,7 @@ impl ChatTemplate {
         context.insert("strftime_now".to_owned(), clock(options.now));
         let limit = input.bytes * GROWTH + FLOOR;
         let mut out = Limited { text: Vec::new(), left: limit };
-        operators::begin();
+        operators::begin(input.bytes);
         let result = template.render_captured_to(Value::from_pairs(context), &mut out);
         match result {
             Ok(_) => Ok(String::from_utf8_lossy(&out.text).into_owned()),

@@ -48,10 +48,18 @@ impl<T> RowBatches<T> {
 
     /// The rows at `cursor`, which is moved behind them.
     pub fn next_from(&self, cursor: &mut Cursor) -> Vec<&T> {
-        let order = |epoch| Permutation::new(self.seed, epoch, ORDER, self.windows());
-        let places = next_places(cursor, self.rows, self.windows(), order);
-        places.into_iter().map(|(order, at)| &self.items[order.at(at) as usize]).collect()
+        next_rows(self.items.len(), self.rows, self.seed, cursor).into_iter().map(|row| &self.items[row]).collect()
     }
+}
+
+/// Numbers of the `rows` rows at `cursor`, which is moved behind them, of `n` in all.
+///
+/// # Panics
+/// When `n` is 0.
+pub fn next_rows(n: usize, rows: usize, seed: u64, cursor: &mut Cursor) -> Vec<usize> {
+    let order = |epoch| Permutation::new(seed, epoch, ORDER, n as u64);
+    let places = next_places(cursor, rows, n as u64, order);
+    places.into_iter().map(|(order, at)| order.at(at) as usize).collect()
 }
 
 /// The places of the next `rows` rows, each with what `of_epoch` makes of its epoch.

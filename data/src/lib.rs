@@ -32,6 +32,8 @@ pub mod tokenizer;
 pub mod truncation;
 
 mod digest;
+#[cfg(test)]
+mod testing;
 mod words;
 
 pub use batches::{Batch, Batches, Cursor, Packing, validation_batches};

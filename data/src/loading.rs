@@ -262,6 +262,15 @@ fn shown(records: &Records) -> String {
     names.join(", ")
 }
 
+/// What the rows are, by the opening ones.
+///
+/// # Errors
+/// As [`examples`], for the opening rows.
+pub fn detect(records: &Records, options: &ReadOptions) -> Result<Detected, DataError> {
+    let options = ReadOptions { limit: Some(OPENING_ROWS as u64), ..options.clone() };
+    Ok(read_rows(records, &options, &mut |_, _| Ok(()))?.detected)
+}
+
 /// What came of reading.
 pub(crate) struct Read {
     pub(crate) detected: Detected,

@@ -108,6 +108,18 @@ mod tests {
         assert!(plans[0].padding() < 0.02, "{}", plans[0].padding());
     }
 
+    #[test]
+    fn as_many_rows_as_trl_packs() {
+        for case in crate::testing::fixture("rows/expected.json")["packing"].as_array().unwrap() {
+            let lengths: Vec<usize> = serde_json::from_value(case["lengths"].clone()).unwrap();
+            let columns = case["columns"].as_u64().unwrap() as usize;
+            for seed in 0..3 {
+                let plan = Plan::new(&lengths, columns, seed, seed);
+                assert_eq!(plan.rows().len() as u64, case["rows"].as_u64().unwrap(), "{columns} columns");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_example_is_in_one_row_and_no_row_is_too_full(

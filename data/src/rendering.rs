@@ -7,6 +7,8 @@
 mod built_in;
 mod style;
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::style::{BUILT_IN, PromptStyle};
@@ -52,6 +54,16 @@ impl Mask {
             Format::Messages | Format::Sharegpt => Mask::Assistant,
             _ => Mask::Completion,
         }
+    }
+}
+
+impl FromStr for Mask {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mask, String> {
+        let known = Mask::ALL.map(Mask::name).join(", ");
+        let found = Mask::ALL.into_iter().find(|mask| mask.name() == text);
+        found.ok_or_else(|| format!("unknown mask `{text}`, known are {known}"))
     }
 }
 
@@ -170,6 +182,16 @@ impl<'a> Renderer<'a> {
             None => at > 0 && mask == Mask::All,
         };
         let trained: Vec<bool> = encoded.message_of_token.iter().enumerate().map(counts).collect();
+        let written = |at: usize| {
+            let mut own = encoded.message_of_token.iter().zip(&encoded.control);
+            own.any(|(message, control)| *message == Some(at) && !control)
+        };
+        for (at, turn) in dialogue.turns.iter().enumerate() {
+            // A template without tools writes no call: training would teach to answer nothing.
+            if turn.is_assistant() && at >= from && turn.trained != Some(false) && !written(at) {
+                return Err(Problem::Unwritten { message: at + 1 });
+            }
+        }
         // By its place: the last token that an assistant wrote is the one after which the model stops.
         let last = encoded.message_of_token.iter().rposition(Option::is_some);
         match last.filter(|last| trained[*last] && !encoded.control[*last]) {
@@ -182,7 +204,7 @@ impl<'a> Renderer<'a> {
     }
 
     fn style(&self) -> Result<&'a PromptStyle, Problem> {
-        self.style.ok_or_else(|| Problem::Template { reason: "there is none".to_owned() })
+        self.style.ok_or(Problem::NoTemplate)
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, Problem> {

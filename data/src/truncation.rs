@@ -1,5 +1,7 @@
 //! What becomes of rows that are longer than the context: never silently.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::rendering::Tokens;
@@ -28,6 +30,16 @@ impl Truncate {
             Truncate::Drop => "drop",
             Truncate::PromptLeft => "prompt-left",
         }
+    }
+}
+
+impl FromStr for Truncate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Truncate, String> {
+        let known = Truncate::ALL.map(Truncate::name).join(", ");
+        let found = Truncate::ALL.into_iter().find(|policy| policy.name() == text);
+        found.ok_or_else(|| format!("unknown policy `{text}`, known are {known}"))
     }
 }
 
@@ -62,7 +74,7 @@ pub struct Cutter {
 impl Cutter {
     /// Rows of at most `context` inputs: a row has one token more, which is a target alone.
     pub fn new(context: usize, policy: Truncate, bos: Option<u32>) -> Cutter {
-        Cutter { limit: context + 1, policy, bos }
+        Cutter { limit: context.saturating_add(1), policy, bos }
     }
 
     /// The rows of one lesson, cut alike; none where they are left out.

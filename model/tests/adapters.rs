@@ -156,6 +156,22 @@ fn step_equals(case: &Case, mut decoder: Decoder, mut gradients: BTreeMap<String
     }
 }
 
+/// What was recorded over dense weights holds for packed ones only if packing lost nothing.
+#[test]
+fn packing_keeps_the_recorded_bases_exactly() {
+    for case in cases().iter().filter(|case| case.packing.is_some()) {
+        let packed = base(case);
+        let options = LoadOptions { dtype: Some(DType::F32), strict: true };
+        let plain = load(&case.base, options, &Device::flex()).unwrap().decoder;
+        assert_eq!((packed.packed().len(), plain.packed().len()), (7 * packed.config().n_layers, 0));
+        let read = packed.in_dtype(DType::F32).parameters();
+        for ((name, _, read), (_, _, stored)) in read.into_iter().zip(plain.parameters()) {
+            let off = largest_difference(&values(read), &values(stored));
+            assert!(off == 0.0, "{}: {name} is off by {off}", case.name);
+        }
+    }
+}
+
 #[test]
 fn rows_with_different_adapters_equal_peft() {
     let folder = fixtures().join("mixed");

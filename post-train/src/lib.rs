@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accuracy;
 pub mod base;
 mod corpus;
 pub mod cpo;
@@ -21,6 +22,7 @@ pub mod order;
 pub mod orpo;
 pub mod pairs;
 pub mod preference;
+pub mod preview;
 pub mod recipe;
 pub mod reference;
 pub mod reward;

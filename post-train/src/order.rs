@@ -1,10 +1,7 @@
 //! How many rows a step takes, and which: every epoch in an order of its own, a function of (seed, epoch).
 
-use fornax_base::rng::Permutation;
 use fornax_data::batches::Cursor;
-
-/// Randomness of the order in which an epoch visits its rows.
-const ORDER: &str = "rows/order";
+use fornax_data::example_batches::next_rows;
 
 /// How a step is cut.
 #[derive(Debug, Clone, Copy)]
@@ -23,18 +20,8 @@ pub struct Cut {
 /// # Panics
 /// Panics when there is no row.
 pub(crate) fn draw(n: usize, count: usize, cursor: Cursor, seed: u64) -> (Vec<usize>, Cursor) {
-    assert!(n > 0, "{count} rows were asked for where there are none");
-    let (mut epoch, mut window, mut rows) = (cursor.epoch, cursor.window, Vec::with_capacity(count));
-    let mut order = Permutation::new(seed, epoch, ORDER, n as u64);
-    while rows.len() < count {
-        if window >= n as u64 {
-            (epoch, window) = (epoch + 1, 0);
-            order = Permutation::new(seed, epoch, ORDER, n as u64);
-        }
-        rows.push(order.at(window) as usize);
-        window += 1;
-    }
-    (rows, Cursor { epoch, window })
+    let mut after = cursor;
+    (next_rows(n, count, seed, &mut after), after)
 }
 
 #[cfg(test)]

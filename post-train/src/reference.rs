@@ -89,9 +89,19 @@ impl From<ReferenceError> for TrainError {
 struct About {
     format_version: u32,
     held_out: usize,
-    key: String,
+    held_out_key: String,
     sha256: String,
     train: usize,
+    train_key: String,
+}
+
+/// Rows of a run, by what their log-probabilities depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// How many there are.
+    pub n: usize,
+    /// Their [`key`].
+    pub key: String,
 }
 
 /// Names what log-probabilities depend on: the model (`model` is any text that tells one from another, for example the
@@ -106,24 +116,24 @@ pub fn key<'a>(model: &str, rows: impl IntoIterator<Item = &'a Example>) -> Stri
     sha256_hex(&bytes)
 }
 
-/// The cache of a run folder, or what `compute` gives, which is then kept there. A damaged cache is computed again;
-/// the sentence that comes with it says what was wrong.
+/// The cache of a run folder, or what `compute` gives, which is then kept there. A damaged cache is computed again, and
+/// so is one of other held-out rows; the sentence that comes with it says what was wrong.
 ///
 /// # Errors
-/// [`ReferenceError::Foreign`] when the cache is of another model or other rows, the file system's, and what `compute`
+/// [`ReferenceError::Foreign`] when the cache is of another model or other rows to train on, the file system's, and what `compute`
 /// reports.
 pub fn open_or_compute<E: From<ReferenceError>>(
     fs: &dyn FileSystem,
     run: &Path,
-    key: &str,
-    (train, held_out): (usize, usize),
+    train: &Rows,
+    held_out: &Rows,
     compute: impl FnOnce() -> Result<ReferenceLogps, E>,
 ) -> Result<(ReferenceLogps, Option<String>), E> {
     let folder = run.join(FOLDER);
-    let damage = match read(&folder, key, (train, held_out)) {
+    let damage = match read(&folder, train, held_out) {
         Ok(logps) => return Ok((logps, None)),
         Err(Unusable::Foreign { found }) => {
-            return Err(ReferenceError::Foreign { folder, found, expected: key.to_owned() }.into());
+            return Err(ReferenceError::Foreign { folder, found, expected: train.key.clone() }.into());
         }
         Err(Unusable::Absent) => None,
         Err(Unusable::Damaged(why)) => {
@@ -132,7 +142,7 @@ pub fn open_or_compute<E: From<ReferenceError>>(
         }
     };
     let logps = compute()?;
-    write(fs, &folder, key, &logps)?;
+    write(fs, &folder, (&train.key, &held_out.key), &logps)?;
     Ok((logps, damage))
 }
 
@@ -142,7 +152,7 @@ enum Unusable {
     Damaged(String),
 }
 
-fn read(folder: &Path, key: &str, counts: (usize, usize)) -> Result<ReferenceLogps, Unusable> {
+fn read(folder: &Path, train: &Rows, held_out: &Rows) -> Result<ReferenceLogps, Unusable> {
     if !folder.exists() {
         return Err(Unusable::Absent);
     }
@@ -158,8 +168,11 @@ fn read(folder: &Path, key: &str, counts: (usize, usize)) -> Result<ReferenceLog
     if sha256 != about.sha256 {
         return Err(damaged(&format!("`{TENSORS}` has SHA-256 {sha256}, `{ABOUT}` says {}", about.sha256)));
     }
-    if about.key != key {
-        return Err(Unusable::Foreign { found: about.key });
+    if about.train_key != train.key {
+        return Err(Unusable::Foreign { found: about.train_key });
+    }
+    if about.held_out_key != held_out.key {
+        return Err(damaged(&"other rows are held out now"));
     }
     let file = TensorFile::open(&path).map_err(|e| damaged(&e))?;
     let split = |name: &str, expected: usize| -> Result<Vec<[f32; 2]>, Unusable> {
@@ -175,10 +188,15 @@ fn read(folder: &Path, key: &str, counts: (usize, usize)) -> Result<ReferenceLog
             }
         }
     };
-    Ok(ReferenceLogps { train: split("train", counts.0)?, held_out: split("held_out", counts.1)? })
+    Ok(ReferenceLogps { train: split("train", train.n)?, held_out: split("held_out", held_out.n)? })
 }
 
-fn write(fs: &dyn FileSystem, folder: &Path, key: &str, logps: &ReferenceLogps) -> Result<(), ReferenceError> {
+fn write(
+    fs: &dyn FileSystem,
+    folder: &Path,
+    (train_key, held_out_key): (&str, &str),
+    logps: &ReferenceLogps,
+) -> Result<(), ReferenceError> {
     let tensor = |name: &str, pairs: &[[f32; 2]]| {
         let data = TensorData::new(pairs.as_flattened().to_vec(), [2 * pairs.len()]);
         (name.to_owned(), vec![pairs.len(), 2], Tensor::<1>::from_data(data, (&Device::flex(), DType::F32)))
@@ -190,9 +208,10 @@ fn write(fs: &dyn FileSystem, folder: &Path, key: &str, logps: &ReferenceLogps) 
     let about = About {
         format_version: FORMAT_VERSION,
         held_out: logps.held_out.len(),
-        key: key.to_owned(),
+        held_out_key: held_out_key.to_owned(),
         sha256: sha256_hex(&bytes),
         train: logps.train.len(),
+        train_key: train_key.to_owned(),
     };
     let mut json = serde_json::to_vec_pretty(&about).map_err(|error| in_memory(error.into()))?;
     json.push(b'\n');

@@ -67,13 +67,11 @@ fn policy(checkpointing: bool) -> Decoder {
     decoder.trainable(true)
 }
 
-/// A step over all pairs in micro-batches of `rows`: what it reports, and the adapter afterwards.
-fn step(
-    loss: &PairLoss,
-    pairs: &[Pair],
-    rows: usize,
-    checkpointing: bool,
-) -> (StepReport, BTreeMap<String, Vec<f32>>, BTreeMap<String, Vec<f32>>) {
+/// Values of parameters by name.
+type Named = BTreeMap<String, Vec<f32>>;
+
+/// A step over all pairs in micro-batches of `rows`: what it reports, the gradients, and the adapter afterwards.
+fn step(loss: &PairLoss, pairs: &[Pair], rows: usize, checkpointing: bool) -> (StepReport, Named, Named) {
     let mut decoder = policy(checkpointing);
     let reference = Some(PairReference::Model(Reference::WithoutAdapters));
     let cut = Cut { rows, micro_batches: pairs.len() / rows, seed: 1 };

@@ -100,6 +100,11 @@ fn what_cannot_be_is_refused() {
             "reward = { center_rewards_coefficient = -1 }",
             "`reward.center_rewards_coefficient` is -1, but a number of at least 0 is expected",
         ),
+        (
+            "reward",
+            "adapter = { r = 8 }",
+            "`adapter` and `objective = \"reward\"` are both given, but a reward model is trained whole",
+        ),
         ("dpo", "orpo = { beta = 0.1 }", "`orpo` is given, but has no effect because `objective` is another one"),
         ("sft", "dpo = {}", "`dpo` is given, but has no effect because `objective` is another one"),
     ];

@@ -111,7 +111,7 @@ fn concluded(folder: &Path, base: Option<&str>, outcome: &Outcome) -> Exit {
 }
 
 /// Says what was found in the data and what learns.
-fn say_facts(run: &Run<FinetuneRecipe>) {
+pub(crate) fn say_facts(run: &Run<FinetuneRecipe>) {
     for fact in run.facts() {
         say(&format!("{fact}\n"));
     }

@@ -98,7 +98,7 @@ fn a_merged_model_gives_the_logits_of_the_adapter() {
                     let (a, b) = (forward(&adapted, &rows, None), forward(&merged, &rows, None));
                     let found = compare(&a, &b, base.config().vocab_size);
                     println!("{:18} merged: logits {:.1e}", subject.name, found.difference);
-                    // The same sums of products in another order; up to 2e-6 was measured.
+                    // The same sums of products in another order; up to 4.7e-6 was measured, under capped logits.
                     assert!(found.difference <= 2.0 * precision.tolerance, "{}", subject.name);
                 }
             }

@@ -16,6 +16,8 @@ use super::strings;
 /// Instructions that one rendering may execute.
 pub(super) const FUEL: u64 = 500_000;
 
+/// What an item counts for that a filter makes a new one of, in bytes.
+const FILTERED: usize = 128;
 /// Macros inside macros; what they nest the library drops by recursion.
 const MAX_CALLS: usize = 100;
 
@@ -87,7 +89,7 @@ fn add_list_filters(environment: &mut Environment<'_>) {
         ("last", Value::from_function(filters::last)),
         ("reverse", Value::from_function(filters::reverse)),
     ] {
-        environment.add_filter(name, move |state: &mut State, value: Value, rest: Rest<Value>| {
+        environment.add_filter(name, move |state: &mut State, value: Value, rest: Rest<Value>, named: Kwargs| {
             let was_text = value.kind() == ValueKind::String;
             let value = if name == "items" { value } else { items(&value)? };
             let compares = ["dictsort", "min", "max", "sort", "groupby", "unique"].contains(&name);
@@ -96,7 +98,7 @@ fn add_list_filters(environment: &mut Environment<'_>) {
             } else {
                 spend_on(&value)?
             };
-            let arguments: Vec<Value> = std::iter::once(value).chain(rest.iter().cloned()).collect();
+            let arguments = arguments(value, &rest, named);
             let answer = filter.call(state, &arguments)?;
             if was_text && name == "reverse" {
                 return strings::join(&answer, &Text::default()).map(|text| text.value());
@@ -107,6 +109,13 @@ fn add_list_filters(environment: &mut Environment<'_>) {
     for name in ["bool", "pprint", "lines", "split", "attr"] {
         environment.remove_filter(name);
     }
+}
+
+/// Arguments to hand on to a filter of the library.
+fn arguments(first: Value, rest: &[Value], named: Kwargs) -> Vec<Value> {
+    let given = named.args().next().is_some();
+    let named = given.then(|| Value::from(named));
+    std::iter::once(first).chain(rest.iter().cloned()).chain(named).collect()
 }
 
 fn add_text_filters(environment: &mut Environment<'_>) {
@@ -156,10 +165,8 @@ fn add_text_filters(environment: &mut Environment<'_>) {
     for (name, filter) in
         [("int", Value::from_function(filters::int)), ("float", Value::from_function(filters::float))]
     {
-        environment.add_filter(name, move |state: &mut State, value: &Value, rest: Rest<Value>| {
-            let arguments: Vec<Value> =
-                std::iter::once(operators::bare(value)).chain(rest.iter().cloned()).collect();
-            filter.call(state, &arguments)
+        environment.add_filter(name, move |state: &mut State, value: &Value, rest: Rest<Value>, named: Kwargs| {
+            filter.call(state, &arguments(operators::bare(value), &rest, named))
         });
     }
     environment.add_filter("wordcount", move |value: &Value| {

@@ -81,7 +81,8 @@ fn dump(value: &Value, style: &Style, depth: usize, out: &mut Text) -> Result<()
     if depth > MAX_DEPTH {
         return Err(invalid("objects are nested too deeply"));
     }
-    spend(value.as_str().map_or(ITEM, str::len))?;
+    // A string is read, escaped and copied.
+    spend(value.as_str().map_or(ITEM, |text| text.len() * 3))?;
     match value.kind() {
         ValueKind::None => out.push_str("null", TEMPLATE),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }, TEMPLATE),

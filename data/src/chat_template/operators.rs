@@ -13,8 +13,10 @@ use super::objects::{Dict, List};
 /// Bytes that one rendering may read and write in operators, filters and output: with the fuel of the library this
 /// bounds its time and memory.
 const WORK: usize = 32 << 20;
+/// How many bytes more for each byte of the conversation, which templates trim, split and join.
+const WORK_PER_BYTE: usize = 32;
 /// What an item of a list counts for, in bytes.
-pub(super) const ITEM: usize = 16;
+pub(super) const ITEM: usize = 32;
 /// How often sorting looks at each item, about.
 const SORTING: usize = 16;
 /// Objects inside objects that a template may make.
@@ -27,9 +29,9 @@ thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(WORK) };
 }
 
-/// Begins a rendering.
-pub(super) fn begin() {
-    LEFT.set(WORK);
+/// Begins the rendering of a conversation of this many bytes.
+pub(super) fn begin(bytes: usize) {
+    LEFT.set(WORK + bytes * WORK_PER_BYTE);
 }
 
 /// Takes `bytes` of work from the budget, before it is done.
@@ -41,7 +43,9 @@ pub(super) fn spend(bytes: usize) -> Result<(), Error> {
         }
         None => {
             LEFT.set(0);
-            Err(invalid(format!("the template reads and writes more than {WORK} bytes of text")))
+            Err(invalid(
+                "the template reads and writes too much text: more than 32 MiB and 32 times the conversation",
+            ))
         }
     }
 }
@@ -100,10 +104,10 @@ fn shallow(value: &Value, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH || is_namespace(value) && depth > 0 {
         return Err(invalid("objects are nested too deeply, or hold a namespace"));
     }
-    spend(1)?;
+    spend(ITEM)?;
     let children =
         matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) && value.len().is_some();
-    if children && !is_input(value) && !is_namespace(value) {
+    if children && !is_input(value) {
         for child in value.try_iter()? {
             let child = if value.kind() == ValueKind::Map { value.get_item(&child)? } else { child };
             shallow(&child, depth + 1)?;
@@ -436,7 +440,7 @@ mod tests {
         assert_eq!(multiply(&Value::from("ab"), &Value::from(2)).unwrap(), Value::from("abab"));
         assert_eq!(multiply(&Value::from(-1), &Value::from("ab")).unwrap(), Value::from(""));
         assert!(add(&Value::from("a"), &Value::from(1)).is_err());
-        begin();
+        begin(0);
         assert!(multiply(&Value::from("x"), &Value::from(1_000_000_000)).is_err());
     }
 }

@@ -6,7 +6,11 @@ use super::*;
 
 mod goldens;
 mod ids;
+mod limits;
+mod origins;
+mod properties;
 mod spans;
+mod turns;
 
 /// A recorded file.
 fn fixture(name: &str) -> serde_json::Value {

@@ -1,10 +1,11 @@
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fornax_base::exit::Exit;
 
 use super::*;
+use crate::testing::shared;
 
 /// What is made of rows in a test.
 #[derive(Debug, Clone, Copy)]
@@ -334,17 +335,6 @@ fn fields_may_have_other_names_and_formats_may_be_named() {
     assert_eq!((read.detected.sentence.as_str(), made), ("format prompt, as it was named", 1));
 }
 
-/// A folder of the shared data; none, said or fatal, where it is absent.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("FORNAX_REQUIRE_DATA").as_deref(), Ok("1"), "{name} is absent");
-    println!("{name} is absent: passed over");
-    None
-}
-
 /// Real files: what they are, how many rows, and which rows are refused and why.
 #[test]
 fn real_files_are_read_whole() {
@@ -459,4 +449,16 @@ fn real_files_become_tokens() {
         println!("{name}: {report:?}");
         assert_eq!((report.rows, report.skipped, report.truncated.dropped), (rows, 0, 0), "{name}");
     }
+    // Every row has tools, which this model's template does not write; Qwen's does.
+    let Some(path) = shared("sft-llamafactory/glaive_toolcall_en_demo.json") else { return };
+    let records = Records::from_path(&path).unwrap();
+    let fit = FitOptions { mask: None, context: 1 << 14, truncate: None };
+    let error = examples(&records, &ReadOptions::default(), &renderer, fit).map(|_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("row 1: the row has tools, and the chat template does not write them"), "{error}");
+    let template = shared("chat-templates/templates/Qwen-Qwen2.5-7B-Instruct.jinja").unwrap();
+    let qwen = PromptStyle::of_file(&template, &smollm_tokenizer).unwrap();
+    let renderer = Renderer::new(&smollm_tokenizer, Some(&qwen));
+    let report = examples(&records, &ReadOptions::default(), &renderer, fit).unwrap().report;
+    println!("{report:?}");
+    assert_eq!((report.rows, report.skipped), (300, 0));
 }

@@ -130,3 +130,20 @@ fn questions_are_what_stands_in_front_of_an_answer() {
     assert_eq!(roles(json!({"instruction": "a", "output": "b", "system": "s"})).unwrap(), ["system", "user"]);
     assert_eq!(roles(json!({"prompt": turns})).unwrap_err(), Problem::AnsweredPrompt);
 }
+
+#[test]
+fn implicit_prompts_are_those_of_trl() {
+    for case in crate::testing::fixture("rows/expected.json")["prompts"].as_array().unwrap() {
+        let expected = |side: &str| match &case["expected"][side] {
+            serde_json::Value::String(text) => vec![text.clone()],
+            turns => {
+                let text = |turn: &serde_json::Value| {
+                    format!("{}: {}", turn["role"].as_str().unwrap(), turn["content"].as_str().unwrap())
+                };
+                turns.as_array().unwrap().iter().map(text).collect()
+            }
+        };
+        let found = shown(&pair(&case["given"]).unwrap());
+        assert_eq!(found, ["prompt", "chosen", "rejected"].map(expected), "{}", case["given"]);
+    }
+}

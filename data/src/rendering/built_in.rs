@@ -7,6 +7,7 @@ use minijinja::value::ValueKind;
 
 use crate::chat::Conversation;
 use crate::chat_template::EncodedChat;
+use crate::error::DataError;
 use crate::records::Problem;
 use crate::tokenizer::Tokenizer;
 
@@ -61,7 +62,7 @@ impl Form {
     }
 
     /// The form as a chat template.
-    pub(super) fn source(self, tokenizer: &Tokenizer) -> Result<String, Problem> {
+    pub(super) fn source(self, tokenizer: &Tokenizer) -> Result<String, DataError> {
         let opens = if opening(tokenizer)?.is_empty() { "" } else { "{{ bos_token }}" };
         let source = if self == Form::Alpaca { ALPACA } else { PLAIN };
         Ok(source.replacen("BOS", opens, 1))
@@ -87,7 +88,8 @@ impl Form {
             encoded.message_of_token.push(message);
             encoded.control.push(control);
         };
-        opening(tokenizer)?.into_iter().for_each(|id| push(id, None, true));
+        let opens = opening(tokenizer).map_err(|error| super::of_encoding(&error))?;
+        opens.into_iter().for_each(|id| push(id, None, true));
         for Stretch { text, answer } in self.stretches(conversation)? {
             let tokens = tokenizer.encode_chat(&text, &[]).map_err(|error| super::of_encoding(&error))?;
             for token in tokens {
@@ -145,7 +147,7 @@ impl Form {
 }
 
 /// What the tokenizer puts in front of a text.
-fn opening(tokenizer: &Tokenizer) -> Result<Vec<u32>, Problem> {
-    let around = tokenizer.encode("", true).map_err(|error| super::of_encoding(&error))?;
+fn opening(tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+    let around = tokenizer.encode("", true)?;
     Ok(around.into_iter().take(1).filter(|id| Some(*id) == tokenizer.bos_id()).collect())
 }

@@ -21,8 +21,7 @@ pub const BUILT_IN: [&str; 3] = ["chatml", "alpaca", "plain"];
 pub struct PromptStyle {
     writer: Writer,
     name: String,
-    /// The text of a template that did not come with the model.
-    foreign: Option<String>,
+    foreign_source: Option<String>,
 }
 
 /// What writes.
@@ -56,7 +55,7 @@ impl PromptStyle {
         let source = fornax_base::files::read_text_limited(path, MAX_SOURCE as u64)?;
         let template = ChatTemplate::new(&source, tokenizer)?;
         let style = PromptStyle::new(template, format!("the chat template `{}`", path.display()));
-        Ok(PromptStyle { foreign: Some(source), ..style })
+        Ok(PromptStyle { foreign_source: Some(source), ..style })
     }
 
     /// A template that is built in, by its name.
@@ -64,24 +63,24 @@ impl PromptStyle {
     /// # Errors
     /// For other names than those of [`BUILT_IN`].
     pub fn built_in(name: &str, tokenizer: &Tokenizer) -> Result<PromptStyle, DataError> {
-        let said = format!("the built-in chat template `{name}`");
-        match name {
-            "chatml" => {
-                let style = PromptStyle::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?, said);
-                Ok(PromptStyle { foreign: Some(CHAT_TEMPLATE.to_owned()), ..style })
-            }
-            "alpaca" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Alpaca), name: said, foreign: None }),
-            "plain" => Ok(PromptStyle { writer: Writer::BuiltIn(Form::Plain), name: said, foreign: None }),
+        let form = match name {
+            "alpaca" => Some(Form::Alpaca),
+            "plain" => Some(Form::Plain),
+            "chatml" => None,
             _ => {
                 let known = BUILT_IN.join(", ");
-                Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")))
+                return Err(DataError::Option(format!("no template `{name}` is built in, there are {known}")));
             }
-        }
-    }
-
-    fn new(template: ChatTemplate, name: String) -> PromptStyle {
-        let writer = Writer::Template(Box::new(template), RenderOptions::default());
-        PromptStyle { writer, name, foreign: None }
+        };
+        let (writer, source) = match form {
+            Some(form) => (Writer::BuiltIn(form), form.source(tokenizer)?),
+            None => {
+                let template = Box::new(ChatTemplate::new(CHAT_TEMPLATE, tokenizer)?);
+                (Writer::Template(template, RenderOptions::default()), CHAT_TEMPLATE.to_owned())
+            }
+        };
+        let name = format!("the built-in chat template `{name}`");
+        Ok(PromptStyle { writer, name, foreign_source: Some(source) })
     }
 
     /// A file's template, or a built-in one where `name` is one of [`BUILT_IN`].
@@ -93,6 +92,26 @@ impl PromptStyle {
             true => PromptStyle::built_in(name, tokenizer),
             false => PromptStyle::of_file(Path::new(name), tokenizer),
         }
+    }
+
+    fn new(template: ChatTemplate, name: String) -> PromptStyle {
+        let writer = Writer::Template(Box::new(template), RenderOptions::default());
+        PromptStyle { writer, name, foreign_source: None }
+    }
+
+    /// The same with variables (such as `enable_thinking`), documents, or the time, where a template writes.
+    #[must_use]
+    pub fn with(mut self, options: RenderOptions) -> PromptStyle {
+        if let Writer::Template(_, given) = &mut self.writer {
+            *given = options;
+        }
+        self
+    }
+
+    /// The text of a template that is not the model's own, for the folder of a tuned model: other programs then write
+    /// prompts as training did.
+    pub fn foreign_source(&self) -> Option<&str> {
+        self.foreign_source.as_deref()
     }
 
     /// The ids of one message of the user, with the header of the answer.
@@ -110,27 +129,6 @@ impl PromptStyle {
         let encoded = self.encode(&Conversation { messages, tools: None }, tokenizer).ok()?;
         let last = encoded.message_of_token.iter().rposition(Option::is_some)?;
         encoded.control[last].then(|| encoded.ids[last])
-    }
-
-    /// The same with variables (such as `enable_thinking`), documents, or the time, where a template writes.
-    #[must_use]
-    pub fn with(mut self, options: RenderOptions) -> PromptStyle {
-        if let Writer::Template(_, given) = &mut self.writer {
-            *given = options;
-        }
-        self
-    }
-
-    /// The Jinja source of a template that did not come with the model, for the folder of a tuned model: other programs
-    /// then write prompts as training did.
-    ///
-    /// # Errors
-    /// What the tokenizer says.
-    pub fn foreign_source(&self, tokenizer: &Tokenizer) -> Result<Option<String>, Problem> {
-        match &self.writer {
-            Writer::BuiltIn(form) => form.source(tokenizer).map(Some),
-            Writer::Template(..) => Ok(self.foreign.clone()),
-        }
     }
 
     /// What is said about it.
@@ -160,6 +158,13 @@ impl PromptStyle {
             Writer::Template(template, options) => (template, options),
         };
         let rendered = template.render(conversation, options).map_err(|error| of_template(&error))?;
+        if conversation.tools.is_some() {
+            let without = Conversation { tools: None, ..conversation.clone() };
+            let without = template.render_prompt(&without, options).map_err(|error| of_template(&error))?;
+            if without.text() == rendered.text() {
+                return Err(Problem::UnwrittenTools);
+            }
+        }
         // Leaving them out in silence would train less than the row says.
         if let Some(message) = rendered.unplaced().first() {
             return Err(Problem::Unplaced { message: message + 1 });

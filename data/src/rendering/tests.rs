@@ -111,9 +111,10 @@ fn built_in_templates_equal_their_jinja() {
             for name in ["plain", "alpaca"] {
                 let style = PromptStyle::built_in(name, &tokenizer).unwrap();
                 let file = folder.path().join("chat_template.jinja");
-                std::fs::write(&file, style.foreign_source(&tokenizer).unwrap().unwrap()).unwrap();
+                std::fs::write(&file, style.foreign_source().unwrap()).unwrap();
                 let jinja = PromptStyle::of_file(&file, &tokenizer).unwrap();
-                assert_eq!(jinja.foreign_source(&tokenizer), style.foreign_source(&tokenizer));
+                assert_eq!(jinja.foreign_source(), style.foreign_source());
+                assert_eq!(style.end_of_turn(&tokenizer), tokenizer.eos_id());
                 let tokens = |style| Renderer::new(&tokenizer, Some(style)).lesson(&row, Mask::Assistant).unwrap();
                 assert_eq!(tokens(&style), tokens(&jinja), "{name}");
                 assert_eq!(tokens(&style).ids[0] == 1, tokenizer.encode("", true).unwrap() == [1]);
@@ -134,6 +135,37 @@ fn text_of_a_row_is_no_control_token_and_tools_are_refused_without_a_template() 
     let call = r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\"}"}]}"#;
     let error = renderer.lesson(&lesson(Format::Sharegpt, call), Mask::Assistant).unwrap_err().to_string();
     assert_eq!(error, "a call of a tool in the template `plain` is not supported");
+}
+
+/// ChatML prints neither calls nor tools: training on them would teach to answer nothing.
+#[test]
+fn what_a_template_does_not_write_is_refused() {
+    let rows = |tools: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "user", "content": "a"}},
+            {{"role": "assistant", "content": "", "tool_calls": [{{"function": {{"name": "f", "arguments": {{}}}}}}]}},
+            {{"role": "tool", "content": "7"}}, {{"role": "assistant", "content": "b"}}]{tools}}}"#
+        )
+    };
+    let row = lesson(Format::Messages, &rows(""));
+    assert_eq!(rendered("chatml", &row, Mask::Assistant).unwrap_err(), Problem::Unwritten { message: 2 });
+    let row = lesson(Format::Messages, &rows(r#", "tools": [{"name": "f"}]"#));
+    assert_eq!(rendered("chatml", &row, Mask::Assistant).unwrap_err(), Problem::UnwrittenTools);
+    // A template that writes both.
+    let tokenizer = tokenizer();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tools.jinja");
+    let source = "{{ tools | tojson }}{% for m in messages %}<|im_start|>{{ m.role }}: {% if m.tool_calls %}\
+                  {{ m.tool_calls[0].function.name }}(){% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}\
+                  {% if add_generation_prompt %}<|im_start|>assistant: {% endif %}";
+    std::fs::write(&file, source).unwrap();
+    let style = PromptStyle::of_file(&file, &tokenizer).unwrap();
+    let tokens = Renderer::new(&tokenizer, Some(&style)).lesson(&row, Mask::Assistant).unwrap();
+    assert_eq!(
+        shown(&tokenizer, &tokens),
+        "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]<|im_start|>user: a<|im_end|>\
+         <|im_start|>assistant: [f()<|im_end|>]<|im_start|>tool: 7<|im_end|><|im_start|>assistant: [b<|im_end|>]"
+    );
 }
 
 fn turns_of(lesson: &Lesson) -> Vec<crate::conversations::Turn> {
@@ -202,5 +234,32 @@ fn rows_that_would_teach_wrongly_are_refused() {
     let error = Renderer::new(&tokenizer, Some(&style)).lesson(&row, Mask::Assistant).unwrap_err().to_string();
     assert!(error.contains("Roles must alternate"), "{error}");
     let error = Renderer::new(&tokenizer, None).lesson(&row, Mask::Assistant).unwrap_err();
-    assert!(matches!(error, Problem::Template { .. }));
+    assert_eq!(error, Problem::NoTemplate);
+}
+
+/// Ids and mask of prompts with completions are those of TRL's SFTTrainer; in conversations TRL trains what the template
+/// writes behind the last turn, too.
+#[test]
+fn prompts_with_completions_are_those_of_trl() {
+    let Some(folder) = crate::testing::shared("tokenizer-smollm2") else { return };
+    let tokenizer = Tokenizer::load(&folder).unwrap();
+    let style = PromptStyle::of_folder(&folder, &tokenizer).unwrap().unwrap();
+    let renderer = Renderer::new(&tokenizer, Some(&style));
+    let mut beyond = 0;
+    for case in crate::testing::fixture("rows/expected.json")["tokens"].as_array().unwrap() {
+        let row = lesson(Format::PromptCompletion, &case["given"].to_string());
+        let tokens = renderer.lesson(&row, Mask::Completion).unwrap();
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(tokens.ids, ids, "{}", case["given"]);
+        // The opening token is no target.
+        let from = (case["completion_from"].as_u64().unwrap() as usize).max(1);
+        let end = match &row {
+            Lesson::Dialogue(_) => ids.iter().rposition(|id| Some(*id) == tokenizer.eos_id()).unwrap() + 1,
+            _ => ids.len(),
+        };
+        beyond += ids.len() - end;
+        let expected: Vec<bool> = (0..ids.len()).map(|at| (from..end).contains(&at)).collect();
+        assert_eq!(tokens.trained, expected, "{}", case["given"]);
+    }
+    assert_eq!(beyond, 3, "one line break behind each conversation");
 }

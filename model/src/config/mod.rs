@@ -295,8 +295,8 @@ impl ModelConfig {
     pub fn training_flops_per_token(&self, context: usize) -> f64 {
         let (c, a, k, f) =
             (self.width as f64, self.attention_width() as f64, self.kv_width() as f64, self.ffn_width as f64);
-        let matrices =
-            self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f) + c * self.vocab_size as f64;
+        let outputs = if self.reward { 1 } else { self.vocab_size };
+        let matrices = self.n_layers as f64 * (2.0 * c * a + 2.0 * c * k + 3.0 * c * f) + c * outputs as f64;
         let attended: f64 = self.windows.iter().map(|w| w.map_or(context, |w| w.min(context)) as f64 * a).sum();
         6.0 * matrices + 12.0 * attended
     }

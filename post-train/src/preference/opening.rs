@@ -9,7 +9,7 @@ use fornax_train::TrainError;
 
 use super::{PairLoss, PairObjective, PairReference, reference_logps};
 use crate::order::Cut;
-use crate::reference::{Reference, ReferenceLogps, key, open_or_compute};
+use crate::reference::{Reference, ReferenceLogps, Rows, key, open_or_compute};
 
 /// What a reference is made of.
 pub struct Start<'a> {
@@ -61,9 +61,10 @@ impl PairObjective {
                     let of = |pairs: &[Pair]| reference_logps(&model, pairs, cut.rows);
                     Ok(ReferenceLogps { train: of(&train)?, held_out: of(&held_out)? })
                 };
-                let key = key(start.model, train.iter().chain(&held_out).flat_map(both));
-                let counts = (train.len(), held_out.len());
-                let (logps, warning) = open_or_compute(start.fs, start.run, &key, counts, compute)?;
+                let rows =
+                    |pairs: &[Pair]| Rows { n: pairs.len(), key: key(start.model, pairs.iter().flat_map(both)) };
+                let (train, held_out) = (rows(&train), rows(&held_out));
+                let (logps, warning) = open_or_compute(start.fs, start.run, &train, &held_out, compute)?;
                 (Some(PairReference::Computed(logps)), warning)
             }
         };

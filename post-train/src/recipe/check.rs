@@ -102,6 +102,11 @@ fn check_objective(recipe: &FinetuneRecipe) -> Result<(), RecipeCheckError> {
         Orpo => recipe.orpo.clone().unwrap_or_default().check(),
         Cpo => recipe.cpo.clone().unwrap_or_default().check(),
         Kto => recipe.kto.clone().unwrap_or_default().check(recipe.train.micro_batch()),
+        Reward if recipe.adapter.is_some() => Err(Both {
+            one: "adapter",
+            other: "objective = \"reward\"",
+            because: "a reward model is trained whole",
+        }),
         Reward => recipe.reward.clone().unwrap_or_default().check(),
         Grpo => match &recipe.grpo {
             None => Err(Missing { key: "grpo.rewards", because: "`objective` is `grpo`" }),

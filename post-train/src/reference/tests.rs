@@ -9,13 +9,17 @@ fn logps() -> ReferenceLogps {
     ReferenceLogps { train: vec![[-1.5, -2.25], [-30.0, -0.125], [-7.0, -8.0]], held_out: vec![] }
 }
 
+fn rows(n: usize, key: &str) -> Rows {
+    Rows { n, key: key.to_owned() }
+}
+
 fn open(
     fs: &dyn FileSystem,
     run: &Path,
     key: &str,
     compute: impl FnOnce() -> Result<ReferenceLogps, ReferenceError>,
 ) -> Result<(ReferenceLogps, Option<String>), ReferenceError> {
-    open_or_compute(fs, run, key, (3, 0), compute)
+    open_or_compute(fs, run, &rows(3, key), &rows(0, "held out"), compute)
 }
 
 /// The cache is whole: nothing is computed.
@@ -45,7 +49,8 @@ fn a_damaged_cache_is_computed_again() {
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path, bytes).unwrap();
     };
-    let faults: [(&str, &str, &dyn Fn(&Path)); 6] = [
+    type Fault<'a> = (&'static str, &'static str, &'a dyn Fn(&Path));
+    let faults: [Fault<'_>; 6] = [
         ("cut short", TENSORS, &cut),
         ("a bit", TENSORS, &flip),
         ("gone", TENSORS, &|path| fs::remove_file(path).unwrap()),
@@ -72,9 +77,14 @@ fn a_damaged_cache_is_computed_again() {
 fn another_number_of_rows_is_damage() {
     let run = tempfile::tempdir().unwrap();
     open(&RealFs, run.path(), "a", || Ok(logps())).unwrap();
-    let (_, warning) =
-        open_or_compute::<ReferenceError>(&RealFs, run.path(), "a", (4, 0), || Ok(logps())).unwrap();
-    assert!(warning.unwrap().contains("`train` holds 3 pairs of numbers, expected 4"));
+    let other = |train: Rows, held_out: Rows| {
+        let compute = || Ok::<_, ReferenceError>(logps());
+        open_or_compute(&RealFs, run.path(), &train, &held_out, compute).unwrap().1.unwrap()
+    };
+    let warning = other(rows(4, "a"), rows(0, "held out"));
+    assert!(warning.contains("`train` holds 3 pairs of numbers, expected 4"), "{warning}");
+    let warning = other(rows(3, "a"), rows(0, "others"));
+    assert!(warning.ends_with("are computed again: other rows are held out now"), "{warning}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Precision, Threads, line, seconds, tell};
 /// Time and error of each operation
 #[derive(Debug, Args)]
 pub(crate) struct Ops {
-    /// One operation: linear, qlinear, lora, rms_norm, rope, swiglu, attention, cross_entropy or embedding; without it, all
+    /// One operation: linear, qlinear, lora, rms_norm, rope, swiglu, attention, cross_entropy, token_scores or embedding; without it, all
     #[arg(long, value_name = "NAME")]
     op: Option<OpName>,
     /// Whose shapes: nano, small, story or gpt2; several with commas

@@ -6,6 +6,7 @@ use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
 use fornax_data::mixture::{Mixture, is_prepared, tokenizer_folder};
+use fornax_data::records::ENDINGS as RECORDS;
 use fornax_data::{Batch, Batches, Cursor, Packing, Tokenizer};
 use fornax_train::recipe::TrainRecipe;
 use fornax_train::run::RECIPE_FILE;
@@ -13,6 +14,7 @@ use fornax_train::setup::{DATA_FOLDER, TOKENIZER_FOLDER};
 use serde::Serialize;
 
 use super::data_failure;
+use super::inspect_rows::{Asked, RowsArguments};
 use super::show::Style;
 use crate::cli::report::{Failure, print};
 
@@ -24,11 +26,11 @@ const ROWS: u64 = 2;
 /// Tokens of a row where neither the command nor a recipe says.
 const CONTEXT: usize = 64;
 
-/// Show text as the tokens a model reads, or the rows of a dataset as training sees them
+/// Show text as the tokens a model reads, or rows as training sees them
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Run folder, dataset folder, model folder, tokenizer.json or .gguf file
-    #[arg(value_name = "DATASET|MODEL|TOKENIZER")]
+    /// Run folder, dataset folder, model folder, tokenizer.json or .gguf file; with --model, rows of post-training data
+    #[arg(value_name = "DATASET|MODEL|TOKENIZER|ROWS")]
     path: PathBuf,
     /// Text to show
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["file", "rows"])]
@@ -36,10 +38,10 @@ pub(crate) struct Inspect {
     /// File with the text to show
     #[arg(long, value_name = "FILE", conflicts_with = "rows")]
     file: Option<PathBuf>,
-    /// Rows of a dataset to show, from the start of training on [default: 2]
+    /// Rows to show, from the start on [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rows: Option<u64>,
-    /// Tokens in a row [default: the recipe's, else 64]
+    /// Tokens in a row [default: the recipe's or the model's, else 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
     /// Tokenizer of a dataset outside of a run folder
@@ -51,6 +53,8 @@ pub(crate) struct Inspect {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    of_rows: RowsArguments,
 }
 
 /// Whether a folder is that of a run; a recipe alone may lie anywhere.
@@ -104,6 +108,16 @@ struct Token {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
+        if let Some(model) = &self.of_rows.model {
+            let asked = Asked { rows: self.rows, context: self.context, ids: self.ids, json: self.json };
+            return self.of_rows.run(&self.path, model, &asked);
+        }
+        let name = self.path.to_string_lossy();
+        if self.path.is_file() && RECORDS.iter().any(|ending| name.ends_with(ending) && *ending != ".json") {
+            let path = self.path.display();
+            return Err(Failure::input(format_args!("`{path}` holds rows, which a model must read"))
+                .hint("--model DIR names a model folder or a tokenizer"));
+        }
         let subject = self.subject()?;
         let tokenizer = Tokenizer::load(&subject.tokenizer).map_err(data_failure)?;
         let text = match (&self.text, &self.file) {

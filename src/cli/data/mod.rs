@@ -4,9 +4,10 @@ mod arguments;
 mod compare_tokenizers;
 mod dedup;
 mod inspect;
+mod inspect_rows;
 mod prepare;
 mod report;
-mod show;
+pub(crate) mod show;
 mod stats;
 mod train_tokenizer;
 
@@ -35,7 +36,7 @@ enum DataCommand {
     Dedup(dedup::Dedup),
     /// Learn a vocabulary from text
     TrainTokenizer(train_tokenizer::TrainTokenizer),
-    /// Show text as the tokens a model reads, or the rows of a dataset as training sees them
+    /// Show text as the tokens a model reads, or rows as training sees them
     Inspect(inspect::Inspect),
     /// Compare tokenizers on English, Arabic, mixed, code, JSON and legal text, and on your own
     CompareTokenizers(compare_tokenizers::CompareTokenizers),

@@ -53,6 +53,18 @@ impl Style {
         }
     }
 
+    /// The `n`-th token of a row of post-training data: green where it is trained, else dim; neighbours in two greens.
+    /// Without colours as [`Style::token`].
+    pub(crate) fn row_token(self, n: usize, bytes: &[u8], id: Option<u32>, trained: bool) -> String {
+        if !self.colours {
+            return self.token(n, bytes, id, trained);
+        }
+        let text = visible(bytes) + &id.map(|id| format!(":{id}")).unwrap_or_default();
+        let end = if bytes.contains(&b'\n') { "\n" } else { "" };
+        let code = if trained { ["32", "92"][n % 2] } else { "2" };
+        format!("\x1b[{code}m{text}\x1b[0m{end}")
+    }
+
     /// Tokens end to end, all trained.
     pub(crate) fn tokens<'a>(self, tokens: impl Iterator<Item = (&'a [u8], Option<u32>)>) -> String {
         tokens.enumerate().map(|(n, (bytes, id))| self.token(n, bytes, id, true)).collect()
@@ -87,5 +99,9 @@ mod tests {
         let coloured = Style { colours: true };
         let text = coloured.tokens([(&b"a"[..], None), (b"b", None)].into_iter());
         assert_eq!(text, "\x1b[97;48;5;24ma\x1b[0m\x1b[97;48;5;54mb\x1b[0m");
+        assert_eq!(coloured.row_token(0, b"a", None, true), "\x1b[32ma\x1b[0m");
+        assert_eq!(coloured.row_token(1, b"a", None, true), "\x1b[92ma\x1b[0m");
+        assert_eq!(coloured.row_token(1, b"a", Some(5), false), "\x1b[2ma:5\x1b[0m");
+        assert_eq!(plain.row_token(1, b"a", None, false), "(a)");
     }
 }

@@ -49,12 +49,14 @@ pub enum OpName {
     Attention,
     /// Output head and cross-entropy.
     CrossEntropy,
+    /// Output head and the log-likelihood of each target, with a gradient each.
+    TokenScores,
     /// Rows of the embedding table.
     Embedding,
 }
 
 /// All of them, in the order of a report.
-pub const OPS: [OpName; 9] = [
+pub const OPS: [OpName; 10] = [
     OpName::Linear,
     OpName::Qlinear,
     OpName::Lora,
@@ -63,6 +65,7 @@ pub const OPS: [OpName; 9] = [
     OpName::Swiglu,
     OpName::Attention,
     OpName::CrossEntropy,
+    OpName::TokenScores,
     OpName::Embedding,
 ];
 
@@ -78,6 +81,7 @@ impl OpName {
             OpName::Swiglu => "swiglu",
             OpName::Attention => "attention",
             OpName::CrossEntropy => "cross_entropy",
+            OpName::TokenScores => "token_scores",
             OpName::Embedding => "embedding",
         }
     }
@@ -152,7 +156,7 @@ impl Case {
             OpName::Swiglu => format!("{n} x {f}"),
             OpName::Rope => format!("{b} x {h} x {t} x {}", self.head_dim()),
             OpName::Attention => format!("{b} x {h}/{g} x {t} x {}", self.head_dim()),
-            OpName::CrossEntropy => format!("{n} x {c} -> {v}"),
+            OpName::CrossEntropy | OpName::TokenScores => format!("{n} x {c} -> {v}"),
             OpName::Embedding => format!("{n} of {v} x {c}"),
         }
     }
@@ -172,7 +176,7 @@ impl Case {
                 let keys = n * self.sizes.n_kv_heads * self.head_dim();
                 vec![n * c, keys, keys]
             }
-            OpName::CrossEntropy => vec![n * c, v * c],
+            OpName::CrossEntropy | OpName::TokenScores => vec![n * c, v * c],
             OpName::Embedding => vec![v * c],
         }
     }
@@ -181,7 +185,7 @@ impl Case {
     pub(super) fn deviation(&self, i: usize) -> f32 {
         let fan_in = match self.op {
             OpName::Linear | OpName::Lora => self.io[0],
-            OpName::CrossEntropy => self.sizes.width,
+            OpName::CrossEntropy | OpName::TokenScores => self.sizes.width,
             _ => 1,
         };
         if i == 1 { 1.0 / (fan_in as f32).sqrt() } else { 1.0 }
@@ -218,6 +222,8 @@ impl Case {
             // Forward is two products over half of t x t; backward five, with the scores computed again.
             OpName::Attention => flops(2.0 * n * (t * c) as f64, 3.5),
             OpName::CrossEntropy => flops(2.0 * n * (c * v) as f64, 3.0),
+            // Backward computes the logits once more.
+            OpName::TokenScores => flops(2.0 * n * (c * v) as f64, 4.0),
             OpName::RmsNorm | OpName::Rope | OpName::Embedding => bytes(n * c as f64, n * c as f64),
             OpName::Swiglu => bytes(2.0 * n * f as f64, n * f as f64),
         }
@@ -234,6 +240,7 @@ impl Case {
             OpName::Swiglu => self.swiglu(),
             OpName::Attention => self.attention(device),
             OpName::CrossEntropy => self.cross_entropy(device),
+            OpName::TokenScores => self.token_scores(device),
             OpName::Embedding => self.embedding(device),
         }
     }
@@ -376,6 +383,25 @@ impl Case {
                 let hidden = hidden.clone().unsqueeze::<4>().expand([b, h, t, t]);
                 let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3).cast(dtype);
                 weights.matmul(repeat(v)).reshape([n])
+            }),
+        }
+    }
+
+    fn token_scores(&self, device: &Device) -> Functions {
+        let (n, c, v) = (self.tokens(), self.sizes.width, self.sizes.vocab_size);
+        let targets = random_ids(n, v, device);
+        let shaped = move |x: &[Tensor<1>]| (x[0].clone().reshape([n, c]), x[1].clone().reshape([v, c]));
+        let targets2 = targets.clone();
+        Functions {
+            run: Box::new(move |x| {
+                let (hidden, head) = shaped(x);
+                ops::token_scores(hidden, head, targets.clone(), 0.0).nll_n
+            }),
+            plain: Box::new(move |x| {
+                let (hidden, head) = shaped(x);
+                let logits = wide(hidden.matmul(head.transpose()));
+                let targets = targets2.clone().reshape([n, 1]);
+                -log_softmax(logits, 1).gather(1, targets).reshape([n])
             }),
         }
     }

@@ -194,6 +194,68 @@ fn a_prepared_mixture_is_trained_on_and_measured() {
     assert_eq!(fs::read(work.at("mixed/mixture.json")).unwrap(), list);
 }
 
+/// Rows of post-training data as a model learns them, and what is said of rows that cannot be used.
+#[test]
+fn rows_are_shown_as_they_are_trained() {
+    let work = Work::new();
+    let row = |asked: &str, answered: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{asked}\"}}, \
+             {{\"role\": \"assistant\", \"content\": \"{answered}\"}}]}}\n"
+        )
+    };
+    fs::write(work.at("rows.jsonl"), row("cat?", "hen") + &row("barn?", "river and field and hill")).unwrap();
+    let shown = run(&mut work.data(&["inspect", "rows.jsonl", "--model", "made/tokenizer"])).exits(0);
+    for words in
+        ["format messages: the 2 opening rows have turns", "-- row 1: ", "<|im_end|>](⏎)", "(<|im_start|>)"]
+    {
+        assert!(shown.stdout.contains(words), "{words}: {shown:?}");
+    }
+    assert!(!shown.stdout.contains('\x1b'), "{shown:?}");
+    let read = |more: &[&str]| {
+        let mut command = work.data(&["inspect", "rows.jsonl", "--model", "made/tokenizer", "--json"]);
+        json(command.args(more))
+    };
+    let trained = |report: &Value, row: usize| {
+        let tokens = report["rows"][row]["tokens"].as_array().unwrap();
+        let trained = tokens.iter().filter(|token| token["trained"] == true);
+        trained.map(|token| token["text"].as_str().unwrap()).collect::<String>()
+    };
+    let whole = read(&[]);
+    assert_eq!(trained(&whole, 0), "hen<|im_end|>");
+    assert_eq!(
+        (&whole["read"]["read"], &whole["read"]["bytes"]),
+        (&2.into(), &(5 * whole["read"]["tokens"].as_u64().unwrap()).into())
+    );
+    assert!(trained(&read(&["--mask", "all", "--rows", "1"]), 0).starts_with("user\ncat?"));
+    assert_eq!(trained(&read(&["--template", "plain"]), 0), "hen<|endoftext|>");
+    let tokens = whole["rows"][1]["tokens"].as_array().unwrap().len();
+    let cut = read(&["--context", &(tokens - 5).to_string()]);
+    assert_eq!(cut["read"]["truncated"]["end"], 1);
+    assert_eq!(cut["rows"][1]["tokens"].as_array().unwrap().len(), tokens - 4);
+    assert_eq!(
+        read(&["--context", &(tokens - 5).to_string(), "--truncate", "drop"])["read"]["truncated"]["dropped"],
+        1
+    );
+    // Pairs, and a field of another name.
+    fs::write(work.at("pairs.json"), "[{\"question\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}]").unwrap();
+    let pairs = ["inspect", "pairs.json", "--model", "made/tokenizer", "--field", "prompt=question", "--json"];
+    let pairs = json(&mut work.data(&pairs));
+    assert_eq!((&pairs["rows"][0]["side"], &pairs["rows"][1]["side"]), (&"chosen".into(), &"rejected".into()));
+    // What cannot be used is told with its row, or passed over and counted.
+    fs::write(work.at("bad.jsonl"), row("a", "b") + "nonsense\n" + &row("c", "")).unwrap();
+    let bad = ["inspect", "bad.jsonl", "--model", "made/tokenizer", "--rows", "9"];
+    run(&mut work.data(&bad))
+        .refuses(&["`bad.jsonl` row 2: not JSON", "hint: each row must be one whole JSON object"]);
+    let passed = json(work.data(&bad).args(["--skip-bad-rows", "--json"]));
+    assert_eq!((&passed["read"]["read"], &passed["read"]["skipped"]), (&3.into(), &2.into()));
+    run(&mut work.data(&["inspect", "rows.jsonl"])).refuses(&["`rows.jsonl` holds rows", "--model DIR"]);
+    let unknown = ["inspect", "rows.jsonl", "--model", "made/tokenizer", "--mask", "none"];
+    run(&mut work.data(&unknown))
+        .exits(2)
+        .says(&["unknown mask `none`, known are assistant, completion, last-turn, all"]);
+}
+
 #[test]
 fn filters_work_alike_in_every_command() {
     let work = Work::new();

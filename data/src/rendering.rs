@@ -182,6 +182,16 @@ impl<'a> Renderer<'a> {
             None => at > 0 && mask == Mask::All,
         };
         let trained: Vec<bool> = encoded.message_of_token.iter().enumerate().map(counts).collect();
+        let written = |at: usize| {
+            let mut own = encoded.message_of_token.iter().zip(&encoded.control);
+            own.any(|(message, control)| *message == Some(at) && !control)
+        };
+        for (at, turn) in dialogue.turns.iter().enumerate() {
+            // A template without tools writes no call: training would teach to answer nothing.
+            if turn.is_assistant() && at >= from && turn.trained != Some(false) && !written(at) {
+                return Err(Problem::Unwritten { message: at + 1 });
+            }
+        }
         // By its place: the last token that an assistant wrote is the one after which the model stops.
         let last = encoded.message_of_token.iter().rposition(Option::is_some);
         match last.filter(|last| trained[*last] && !encoded.control[*last]) {

@@ -232,6 +232,10 @@ fn the_files_of_a_split_are_chosen_in_order() {
     assert_eq!(choose("hf:o/n?data/test", &plain).unwrap(), ["data/test-00000-of-00001.parquet"]);
     assert_eq!(choose("hf:o/n/data", &plain).unwrap().len(), 4);
     assert_eq!(choose("hf:o/n", &["b.txt", "a.txt.gz", "x.bin"]).unwrap(), ["a.txt.gz", "b.txt"]);
+    // Rows of post-training data: lists of JSON too, but not what is said about the dataset.
+    let rows = ["dataset_infos.json", "README.md", "b.json", "a.jsonl.gz", "c.txt"].map(str::to_owned);
+    let path: HubPath = "hf:o/n".parse().unwrap();
+    assert_eq!(path.choose(&rows, &crate::records::ENDINGS).unwrap(), ["a.jsonl.gz", "b.json"]);
     assert_eq!(
         choose("hf:o/n", &["TinyStories-train.txt", "TinyStories-valid.txt"]).unwrap(),
         ["TinyStories-train.txt"]

@@ -449,4 +449,16 @@ fn real_files_become_tokens() {
         println!("{name}: {report:?}");
         assert_eq!((report.rows, report.skipped, report.truncated.dropped), (rows, 0, 0), "{name}");
     }
+    // Every row has tools, which this model's template does not write; Qwen's does.
+    let Some(path) = shared("sft-llamafactory/glaive_toolcall_en_demo.json") else { return };
+    let records = Records::from_path(&path).unwrap();
+    let fit = FitOptions { mask: None, context: 1 << 14, truncate: None };
+    let error = examples(&records, &ReadOptions::default(), &renderer, fit).map(|_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("row 1: the row has tools, and the chat template does not write them"), "{error}");
+    let template = shared("chat-templates/templates/Qwen-Qwen2.5-7B-Instruct.jinja").unwrap();
+    let qwen = PromptStyle::of_file(&template, &smollm_tokenizer).unwrap();
+    let renderer = Renderer::new(&smollm_tokenizer, Some(&qwen));
+    let report = examples(&records, &ReadOptions::default(), &renderer, fit).unwrap().report;
+    println!("{report:?}");
+    assert_eq!((report.rows, report.skipped), (300, 0));
 }

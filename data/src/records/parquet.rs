@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use minijinja::Value;
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
@@ -15,22 +14,27 @@ use crate::error::DataError;
 use crate::sources::{TextFile, open};
 use crate::tokenizer::guarded;
 
+/// What is said where the library panics: it believes some numbers of a file.
+const CONTRADICTS: &str = "its numbers contradict each other";
+
 pub(super) fn read(file: &TextFile, each: &mut EachRow<'_>) -> Result<(), DataError> {
     let shown: Arc<Path> = file.shown.as_path().into();
     let broken = |row: u64, reason: String| -> DataError {
         RowError { path: shown.to_path_buf(), row, problem: Problem::Parquet { reason } }.into()
     };
-    let reader = SerializedFileReader::new(open(&file.path)?).map_err(|error| broken(0, error.to_string()))?;
+    let opened = open(&file.path)?;
+    let reader = guarded(|| SerializedFileReader::new(opened))
+        .map_err(|_| broken(0, CONTRADICTS.to_owned()))?
+        .map_err(|error| broken(0, error.to_string()))?;
     // Bounds what a damaged footer can ask for.
     let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
     let mut iterator = RowIter::from_file_into(Box::new(reader));
     for row in 1..=rows {
-        // The library panics on some columns whose levels contradict each other.
         let next =
             guarded(|| iterator.next()).map_err(|_| broken(row, "its levels contradict each other".to_owned()))?;
         let found = match next {
             None => return Err(broken(row, format!("it ends here, {rows} rows are announced"))),
-            Some(Err(error)) => return Err(broken(row, reason(&error))),
+            Some(Err(error)) => return Err(broken(row, error.to_string())),
             Some(Ok(found)) => found,
         };
         let found = match object(found) {
@@ -42,10 +46,6 @@ pub(super) fn read(file: &TextFile, each: &mut EachRow<'_>) -> Result<(), DataEr
         }
     }
     Ok(())
-}
-
-fn reason(error: &ParquetError) -> String {
-    error.to_string()
 }
 
 /// A Parquet file names every field in every row: those that are null are left out, as where a file of JSON has none,

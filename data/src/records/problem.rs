@@ -180,6 +180,15 @@ pub enum Problem {
         /// Which message, from 1.
         message: usize,
     },
+    /// An answer of which the template writes nothing, such as a call of a tool.
+    #[error("the chat template writes nothing of the assistant's message {message}")]
+    Unwritten {
+        /// Which message, from 1.
+        message: usize,
+    },
+    /// Tools that the template does not write.
+    #[error("the row has tools, and the chat template does not write them")]
+    UnwrittenTools,
     /// Text that the tokenizer cannot encode.
     #[error("cannot be encoded: {reason}")]
     Encode {
@@ -247,6 +256,9 @@ impl Problem {
             Problem::Tools { .. } => "a call is {\"name\": ..., \"arguments\": {...}}, tools are a list of such schemas",
             Problem::NoTemplate => {
                 "name one: `template = \"chatml\"`, `\"alpaca\"`, `\"plain\"` or a file (`--template`)"
+            }
+            Problem::Unwritten { .. } | Problem::UnwrittenTools => {
+                "use the template of a model that calls tools, or pass over rows like this with `skip_bad_rows`"
             }
             Problem::Template { .. } | Problem::Unplaced { .. } => {
                 "change the row, or name another template: `template = \"chatml\"`, `\"alpaca\"`, `\"plain\"` or a file"

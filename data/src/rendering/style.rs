@@ -158,6 +158,13 @@ impl PromptStyle {
             Writer::Template(template, options) => (template, options),
         };
         let rendered = template.render(conversation, options).map_err(|error| of_template(&error))?;
+        if conversation.tools.is_some() {
+            let without = Conversation { tools: None, ..conversation.clone() };
+            let without = template.render_prompt(&without, options).map_err(|error| of_template(&error))?;
+            if without.text() == rendered.text() {
+                return Err(Problem::UnwrittenTools);
+            }
+        }
         // Leaving them out in silence would train less than the row says.
         if let Some(message) = rendered.unplaced().first() {
             return Err(Problem::Unplaced { message: message + 1 });

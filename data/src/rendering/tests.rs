@@ -137,6 +137,37 @@ fn text_of_a_row_is_no_control_token_and_tools_are_refused_without_a_template() 
     assert_eq!(error, "a call of a tool in the template `plain` is not supported");
 }
 
+/// ChatML prints neither calls nor tools: training on them would teach to answer nothing.
+#[test]
+fn what_a_template_does_not_write_is_refused() {
+    let rows = |tools: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "user", "content": "a"}},
+            {{"role": "assistant", "content": "", "tool_calls": [{{"function": {{"name": "f", "arguments": {{}}}}}}]}},
+            {{"role": "tool", "content": "7"}}, {{"role": "assistant", "content": "b"}}]{tools}}}"#
+        )
+    };
+    let row = lesson(Format::Messages, &rows(""));
+    assert_eq!(rendered("chatml", &row, Mask::Assistant).unwrap_err(), Problem::Unwritten { message: 2 });
+    let row = lesson(Format::Messages, &rows(r#", "tools": [{"name": "f"}]"#));
+    assert_eq!(rendered("chatml", &row, Mask::Assistant).unwrap_err(), Problem::UnwrittenTools);
+    // A template that writes both.
+    let tokenizer = tokenizer();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tools.jinja");
+    let source = "{{ tools | tojson }}{% for m in messages %}<|im_start|>{{ m.role }}: {% if m.tool_calls %}\
+                  {{ m.tool_calls[0].function.name }}(){% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}\
+                  {% if add_generation_prompt %}<|im_start|>assistant: {% endif %}";
+    std::fs::write(&file, source).unwrap();
+    let style = PromptStyle::of_file(&file, &tokenizer).unwrap();
+    let tokens = Renderer::new(&tokenizer, Some(&style)).lesson(&row, Mask::Assistant).unwrap();
+    assert_eq!(
+        shown(&tokenizer, &tokens),
+        "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]<|im_start|>user: a<|im_end|>\
+         <|im_start|>assistant: [f()<|im_end|>]<|im_start|>tool: 7<|im_end|><|im_start|>assistant: [b<|im_end|>]"
+    );
+}
+
 fn turns_of(lesson: &Lesson) -> Vec<crate::conversations::Turn> {
     match lesson {
         Lesson::Dialogue(dialogue) => dialogue.turns.clone(),

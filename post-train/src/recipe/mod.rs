@@ -164,6 +164,29 @@ impl FinetuneRecipe {
         if self.adapter.is_some() { 10.0 * whole } else { whole }
     }
 
+    /// Steps of so many passes over `n` rows.
+    pub fn steps_of(&self, n: u64, epochs: f64) -> u64 {
+        (n as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64
+    }
+
+    /// Whether a model that does not learn is asked for every batch.
+    pub(crate) fn asks_a_reference(&self) -> bool {
+        match self.objective {
+            ObjectiveKind::Dpo => {
+                self.dpo.as_ref().is_none_or(|dpo| !dpo.reference_free && !dpo.precompute_ref_log_probs)
+            }
+            ObjectiveKind::Grpo => self.grpo.as_ref().is_some_and(|grpo| grpo.beta != 0.0),
+            ObjectiveKind::Kto | ObjectiveKind::Distill => true,
+            ObjectiveKind::Sft | ObjectiveKind::Orpo | ObjectiveKind::Cpo | ObjectiveKind::Reward => false,
+        }
+    }
+
+    /// Whether that model is held beside the one that learns.
+    pub(crate) fn keeps_a_copy(&self) -> bool {
+        let new_adapter = self.adapter.as_ref().is_some_and(|adapter| adapter.from.is_none());
+        self.asks_a_reference() && self.objective != ObjectiveKind::Distill && !new_adapter
+    }
+
     /// The sections that the loop reads. Where `train.epochs` decides the length, `steps` is not known before the
     /// data is, and the greatest number stands for it.
     pub fn settings(&self) -> Settings {

@@ -337,7 +337,7 @@ impl RecordedStep {
         let mut decoder = self.decoder(device)?.trainable(true);
         decoder.set_compute(dtype);
         let loss: ModelLoss<'_> = match &self.work {
-            Work::Tokens(batch) => Box::new(|decoder| next_token(decoder, batch)),
+            Work::Tokens(batch) => Box::new(|decoder: &Decoder| next_token(decoder, batch)),
             Work::Pairs(pairs) => preference(pairs.clone())
                 .map_err(|message| self.file.unusable(&format!("{}loss", self.prefix), &message))?,
         };

@@ -132,7 +132,16 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ),
     (
         "bench parity",
-        &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
+        &[
+            "--post",
+            "--fixtures",
+            "--precision",
+            "--tolerance",
+            "--gradient-tolerance",
+            "--device",
+            "--json",
+            "--help",
+        ],
     ),
     ("data", &["--help"]),
     (

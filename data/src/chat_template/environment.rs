@@ -38,8 +38,7 @@ pub(super) fn environment() -> Environment<'static> {
         spend(WRITTEN + text.len())?;
         out.write_str(&text).map_err(Error::from)
     });
-    environment
-        .set_unknown_method_callback(|state, value, method, arguments| method_of(state, value, method, arguments));
+    environment.set_unknown_method_callback(method_of);
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         Err(invalid(Text::read(&message.to_string()).plain().to_owned()))
     });

@@ -204,6 +204,9 @@ fn conversations_that_cannot_be_rendered_are_named() {
     let odd = "\u{10C000}\u{10FFFD}\u{F0000}";
     let conversation = Conversation { messages: vec![Message::new("user", odd)], tools: None };
     assert_eq!(template.render(&conversation, &RenderOptions::default()).unwrap().text(), odd);
+    let taken = RenderOptions { variables: vec![("messages".into(), Value::from(1))], ..RenderOptions::default() };
+    let error = template.render(&conversation, &taken).unwrap_err().to_string();
+    assert_eq!(error, "the variable \"messages\": templates call something else by this name");
     let unknown = RenderOptions { template: Some("rag".into()), ..RenderOptions::default() };
     let error = template.render(&conversation, &unknown).unwrap_err().to_string();
     assert_eq!(error, "there is no chat template named \"rag\"; there are default");

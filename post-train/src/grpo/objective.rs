@@ -265,8 +265,8 @@ impl Grpo {
 
     /// Whether every reward that counts for a completion is whole.
     fn passes(&self, verdicts: &[Verdict]) -> bool {
-        let wanted = self.parts.rewards.all().iter().zip(verdicts).filter(|(reward, _)| reward.weight() > 0.0);
-        wanted.fold(true, |all, (_, verdict)| all && verdict.value >= 1.0)
+        let mut wanted = self.parts.rewards.all().iter().zip(verdicts).filter(|(reward, _)| reward.weight() > 0.0);
+        wanted.all(|(_, verdict)| verdict.value >= 1.0)
     }
 }
 

@@ -169,9 +169,8 @@ impl Hub {
         let info = match api.repo(asked.clone()).info() {
             Ok(info) => info,
             Err(error) => {
-                let kept = Cache::new(self.cache.clone()).repo(asked).get("config.json");
-                return match kept.as_deref().and_then(Path::parent) {
-                    Some(folder) if is_unreachable(&error) => Ok(folder.to_path_buf()),
+                return match self.kept_model(path) {
+                    Some(folder) if is_unreachable(&error) => Ok(folder),
                     _ => Err(self.refused(path, error)),
                 };
             }
@@ -200,6 +199,13 @@ impl Hub {
             }
         }
         folder.ok_or_else(|| lacks("config.json"))
+    }
+
+    /// The folder of a model that the cache has; nothing is fetched.
+    pub fn kept_model(&self, path: &HubPath) -> Option<PathBuf> {
+        let asked = Repo::with_revision(path.repo.clone(), RepoType::Model, path.revision.clone());
+        let config = Cache::new(self.cache.clone()).repo(asked).get("config.json")?;
+        config.parent().map(Path::to_path_buf)
     }
 
     fn api(&self) -> Result<Api, HubError> {

@@ -22,6 +22,7 @@ pub mod order;
 pub mod orpo;
 pub mod pairs;
 pub mod preference;
+pub mod preview;
 pub mod recipe;
 pub mod reference;
 pub mod reward;

@@ -25,6 +25,7 @@ use fornax_train::recipe::{RecipeCheckError, Settings};
 use fornax_train::run::{MODEL_FOLDER, Opened, RunRecipe, Surroundings};
 use fornax_train::setup::{Preparing, compute};
 
+use crate::accuracy::Verdicts;
 use crate::base::{self, Remembered};
 use crate::distill::{Distill, DistillParts};
 use crate::error::TuneError;
@@ -37,7 +38,7 @@ use crate::reference;
 use crate::reward::RewardObjective;
 use crate::rewards::Rewards;
 use crate::sft::Sft;
-use rows::Rows;
+pub(crate) use rows::Rows;
 
 /// Where transformers looks for a chat template first.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -106,10 +107,7 @@ impl RunRecipe for FinetuneRecipe {
             restore_trainable(&mut decoder, &file).map_err(unfit)?;
         }
         facts.push(decoder.trainable_line());
-        let steps = self
-            .train
-            .epochs
-            .map(|epochs| (rows_per_epoch as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64);
+        let steps = self.train.epochs.map(|epochs| self.steps_of(rows_per_epoch, epochs));
         let objective: Box<dyn Objective> = match decoder.active_adapter() {
             Some(_) => Box::new(WithDropout { objective, seed: self.seed, step: 0 }),
             None => objective,
@@ -134,7 +132,7 @@ pub struct Base {
 }
 
 impl Base {
-    fn open(
+    pub(crate) fn open(
         recipe: &FinetuneRecipe,
         device: &Device,
         progress: &mut dyn FnMut(Preparing),
@@ -172,7 +170,7 @@ fn end_turns(decoder: &mut Decoder, tokenizer: &Tokenizer, style: Option<&Prompt
 }
 
 /// Puts the recipe's adapter on the model.
-fn attach(decoder: &mut Decoder, recipe: &FinetuneRecipe) -> Result<(), TrainError> {
+pub(crate) fn attach(decoder: &mut Decoder, recipe: &FinetuneRecipe) -> Result<(), TrainError> {
     let Some(adapter) = &recipe.adapter else { return Ok(()) };
     let attached = match &adapter.from {
         Some(folder) => AdapterFolder::open(folder).and_then(|folder| folder.attach(decoder, "default")),
@@ -324,6 +322,15 @@ fn sft(recipe: &FinetuneRecipe, rows: &mut Rows<'_>) -> Result<Prepared, TrainEr
 fn pairs(loss: PairLoss, start: &Start<'_>, cut: Cut, rows: &mut Rows<'_>) -> Result<Prepared, TrainError> {
     let (train, held_out) = rows.pairs()?;
     let n = train.len();
+    if !held_out.is_empty() {
+        let longer = Verdicts::of_the_longer(&held_out);
+        rows.facts.push(format!(
+            "of {} held-out pairs the longer answer is preferred in {:.1} %, the shorter in {:.1} %",
+            held_out.len(),
+            100.0 * longer.accuracy(),
+            100.0 * longer.reversed().accuracy()
+        ));
+    }
     let (objective, warning) = PairObjective::open(loss, (train, held_out), start, cut)?;
     Ok(Prepared { warning, ..Prepared::new(objective, n) })
 }

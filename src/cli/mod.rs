@@ -12,6 +12,7 @@ mod learn;
 mod model_folder;
 mod monitor;
 mod overfit;
+mod pretrain_check;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
@@ -41,6 +42,8 @@ enum Command {
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]
     Train(train::Train),
+    /// Check a recipe without running it: show rows as they will be trained on, and what it will cost
+    Check(check::Check),
     /// Tune a model with examples, preferences or rewards, as a recipe says
     Finetune(finetune::Finetune),
     /// Watch and steer runs: loss curves, samples and more on the terminal, as PNG or for TensorBoard
@@ -66,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Quickstart(command) => command.run(),
         Command::Train(command) => command.run(),
+        Command::Check(command) => command.run(),
         Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),

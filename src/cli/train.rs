@@ -22,9 +22,9 @@ use fornax_train::run::{Outcome, Run, RunRecipe, Surroundings};
 use fornax_train::step::next_token_with_z;
 
 use super::DeviceArgument;
-use super::check::check;
 use super::model_folder::shown;
 use super::overfit;
+use super::pretrain_check::check;
 use super::progress;
 use super::report::{Failure, say};
 use super::{screen, signals};

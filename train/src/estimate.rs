@@ -136,13 +136,54 @@ pub fn estimate(recipe: &TrainRecipe, config: &ModelConfig, matmul_rate: Option<
     }
 }
 
-/// Counted from what each operation keeps for its backward.
+/// What decides the memory of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Bytes of all parameters as they are held, frozen ones included.
+    pub parameter_bytes: u64,
+    /// Values that learn.
+    pub trained: u64,
+    /// Values of the optimizer's moments.
+    pub moments: u64,
+    /// Rows of one forward pass with gradients.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub context: usize,
+    /// Whether the gradients of several micro-batches are added up.
+    pub accumulates: bool,
+    /// Dtype of the products.
+    pub precision: Precision,
+    /// Whether blocks run again in backward.
+    pub activation_checkpointing: bool,
+}
+
 fn memory(recipe: &TrainRecipe, config: &ModelConfig) -> MemoryEstimate {
-    let train = &recipe.train;
-    let parameters = config.n_parameters() * F32;
-    let micro_batches = (train.batch / train.micro_batch().max(1)) as u64;
-    let gradients = parameters * if micro_batches > 1 { 2 } else { 1 };
-    let rows = (train.micro_batch() * train.context) as u64;
+    let (train, parameters) = (&recipe.train, config.n_parameters());
+    let outer = (config.vocab_size * config.width) as u64 * if config.tied { 1 } else { 2 };
+    let moments = match recipe.optimizer.kind {
+        OptimizerKind::AdamW => 2 * parameters,
+        OptimizerKind::Muon => parameters + outer,
+        OptimizerKind::Lion => parameters,
+    };
+    let load = Load {
+        parameter_bytes: parameters * F32,
+        trained: parameters,
+        moments,
+        rows: train.micro_batch(),
+        context: train.context,
+        accumulates: train.batch > train.micro_batch(),
+        precision: train.precision,
+        activation_checkpointing: train.activation_checkpointing,
+    };
+    memory_of(&load, config)
+}
+
+/// Bytes at the peak of a step, counted from what each operation keeps for its backward.
+pub fn memory_of(train: &Load, config: &ModelConfig) -> MemoryEstimate {
+    let parameters = train.parameter_bytes;
+    let gradients = train.trained * F32 * if train.accumulates { 2 } else { 1 };
+    let optimizer = train.moments * F32;
+    let rows = (train.rows * train.context) as u64;
     // One layer: two inputs of a norm stay f32; the rest is in the dtype of the products.
     let (c, a, k) = (config.width as u64, config.attention_width() as u64, config.kv_width() as u64);
     let (f, h, s) = (config.ffn_width as u64, config.n_heads as u64, train.context as u64);
@@ -161,12 +202,6 @@ fn memory(recipe: &TrainRecipe, config: &ModelConfig) -> MemoryEstimate {
     let vocabulary = config.vocab_size as u64;
     // hidden and its gradient, and the gradient of the head while it is summed.
     let head = CHUNK_COPIES * F32 * LOGIT_CHUNK.min(rows * vocabulary) + 2 * rows * c * F32 + vocabulary * c * F32;
-    let outer = vocabulary * c * F32 * if config.tied { 1 } else { 2 };
-    let optimizer = match recipe.optimizer.kind {
-        OptimizerKind::AdamW => 2 * parameters,
-        OptimizerKind::Muon => parameters + outer,
-        OptimizerKind::Lion => parameters,
-    };
     let total = [PROGRAM, parameters, optimizer, gradients, activations, working, head].into_iter().sum();
     MemoryEstimate { parameters, optimizer, gradients, activations, working, head, total }
 }
@@ -201,8 +236,17 @@ impl Estimate {
                 false => "  (above that of guessing: the fit does not reach down to so small a run)".into(),
             },
         ];
-        let MemoryEstimate { parameters, optimizer, gradients, activations, working, head, total } = self.memory;
-        lines.push(format!(
+        lines.push(self.memory.line());
+        lines.push(time_line(self.matmul_rate, self.seconds_at_matmul_rate));
+        lines
+    }
+}
+
+impl MemoryEstimate {
+    /// The estimate for people, with its parts.
+    pub fn line(&self) -> String {
+        let MemoryEstimate { parameters, optimizer, gradients, activations, working, head, total } = *self;
+        format!(
             "memory: parameters {} + moments {} + gradients {} + activations {} + attention's backward {} + head {} and \
              the program: about {}",
             bytes(parameters),
@@ -212,16 +256,19 @@ impl Estimate {
             bytes(working),
             bytes(head),
             bytes(total)
-        ));
-        lines.push(match (self.matmul_rate, self.seconds_at_matmul_rate) {
-            (Some(rate), Some(seconds)) => format!(
-                "time: at the rate of a matrix product here, {:.1} Gflop/s, {}; a step reaches a part of that rate",
-                rate / 1e9,
-                duration(seconds)
-            ),
-            _ => "time: the rate of a matrix product could not be measured in this precision".into(),
-        });
-        lines
+        )
+    }
+}
+
+/// How long a run takes at the rate of a matrix product, for people.
+pub fn time_line(matmul_rate: Option<f64>, seconds: Option<f64>) -> String {
+    match (matmul_rate, seconds) {
+        (Some(rate), Some(seconds)) => format!(
+            "time: at the rate of a matrix product here, {:.1} Gflop/s, {}; a step reaches a part of that rate",
+            rate / 1e9,
+            duration(seconds)
+        ),
+        _ => "time: the rate of a matrix product could not be measured in this precision".into(),
     }
 }
 

@@ -45,6 +45,17 @@ pub fn load<T: DeserializeOwned>(text: &str, origin: &str, sets: &[String]) -> R
     })
 }
 
+/// The names at the top of a recipe, whatever they hold: tells kinds of recipes apart.
+#[derive(Debug, serde::Deserialize)]
+pub struct Keys(std::collections::BTreeMap<String, Value>);
+
+impl Keys {
+    /// Whether the recipe has this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+}
+
 /// The TOML text of a resolved recipe, for the run folder; [`load`] reads it back.
 ///
 /// # Errors

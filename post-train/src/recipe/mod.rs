@@ -164,6 +164,39 @@ impl FinetuneRecipe {
         if self.adapter.is_some() { 10.0 * whole } else { whole }
     }
 
+    /// Steps of so many passes over `n` rows.
+    pub fn steps_of(&self, n: u64, epochs: f64) -> u64 {
+        (n as f64 * epochs / self.train.batch as f64).ceil().max(1.0) as u64
+    }
+
+    /// Whether a model that does not learn is asked for every batch.
+    pub(crate) fn asks_a_reference(&self) -> bool {
+        match self.objective {
+            ObjectiveKind::Dpo => {
+                self.dpo.as_ref().is_none_or(|dpo| !dpo.reference_free && !dpo.precompute_ref_log_probs)
+            }
+            ObjectiveKind::Grpo => self.grpo.as_ref().is_some_and(|grpo| grpo.beta != 0.0),
+            ObjectiveKind::Kto | ObjectiveKind::Distill => true,
+            ObjectiveKind::Sft | ObjectiveKind::Orpo | ObjectiveKind::Cpo | ObjectiveKind::Reward => false,
+        }
+    }
+
+    /// Whether that model is held beside the one that learns.
+    pub(crate) fn keeps_a_copy(&self) -> bool {
+        let new_adapter = self.adapter.as_ref().is_some_and(|adapter| adapter.from.is_none());
+        self.asks_a_reference() && self.objective != ObjectiveKind::Distill && !new_adapter
+    }
+
+    /// Tokens of a row of the data at most: `train.context`, of which a prompt leaves `grpo.max_completion_length`, or
+    /// half of it where that is less, to its completions.
+    pub fn row_context(&self) -> usize {
+        let context = self.train.context;
+        match &self.grpo {
+            Some(grpo) => context.saturating_sub(grpo.max_completion_length).max(context / 2),
+            None => context,
+        }
+    }
+
     /// The sections that the loop reads. Where `train.epochs` decides the length, `steps` is not known before the
     /// data is, and the greatest number stands for it.
     pub fn settings(&self) -> Settings {

@@ -15,12 +15,12 @@ use crate::corpus;
 use crate::recipe::{CORPUS, CORPUS_ROWS, FinetuneRecipe};
 
 /// Reads rows and tells what it found.
-pub(super) struct Rows<'a> {
-    pub(super) recipe: &'a FinetuneRecipe,
-    pub(super) base: &'a Base,
+pub(crate) struct Rows<'a> {
+    pub(crate) recipe: &'a FinetuneRecipe,
+    pub(crate) base: &'a Base,
     /// Sentences for the user.
-    pub(super) facts: &'a mut Vec<String>,
-    pub(super) progress: &'a mut dyn FnMut(Preparing),
+    pub(crate) facts: &'a mut Vec<String>,
+    pub(crate) progress: &'a mut dyn FnMut(Preparing),
 }
 
 /// Rows to train on, and rows that are held out.
@@ -29,19 +29,19 @@ type Split<T> = Result<(Vec<T>, Vec<T>), TrainError>;
 type Load<T> = fn(&Records, &ReadOptions, &Renderer<'_>, FitOptions) -> Result<Loaded<T>, DataError>;
 
 impl Rows<'_> {
-    pub(super) fn examples(&mut self) -> Split<Example> {
+    pub(crate) fn examples(&mut self) -> Split<Example> {
         self.split(loading::examples)
     }
 
-    pub(super) fn pairs(&mut self) -> Split<Pair> {
+    pub(crate) fn pairs(&mut self) -> Split<Pair> {
         self.split(loading::pairs)
     }
 
-    pub(super) fn labelled(&mut self) -> Split<Labelled> {
+    pub(crate) fn labelled(&mut self) -> Split<Labelled> {
         self.split(loading::labelled)
     }
 
-    pub(super) fn prompts(&mut self) -> Split<Prompt> {
+    pub(crate) fn prompts(&mut self) -> Split<Prompt> {
         self.split(loading::prompts)
     }
 
@@ -75,7 +75,7 @@ impl Rows<'_> {
             limit,
         };
         let renderer = Renderer::new(&self.base.tokenizer, self.base.style.as_ref());
-        let fit = FitOptions { mask: data.mask, context: self.recipe.train.context, truncate: data.truncate };
+        let fit = FitOptions { mask: data.mask, context: self.recipe.row_context(), truncate: data.truncate };
         let loaded = load(&records, &options, &renderer, fit)?;
         self.facts.extend(told(source, &loaded.report));
         Ok(loaded)

@@ -7,7 +7,7 @@ mod inspect;
 mod inspect_rows;
 mod prepare;
 mod report;
-mod show;
+pub(crate) mod show;
 mod stats;
 mod train_tokenizer;
 

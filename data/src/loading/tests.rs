@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "a test that measures or is passed over says so")]
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;

@@ -77,7 +77,8 @@ fn a_run_that_is_resumed_ends_with_the_bytes_of_one_that_is_not() {
         let Some(mut text) = recipe(objective, &source, more) else { continue };
         if objective == "grpo" {
             // Instructions are prompts; their answers are columns that rewards may read.
-            text = text.replace("rows = 40", "rows = 40\nformat = \"prompt\"\nfields = { prompt = \"instruction\" }");
+            text =
+                text.replace("rows = 40", "rows = 40\nformat = \"prompt\"\nfields = { prompt = \"instruction\" }");
         }
         let folder = folder();
         let path = written(folder.path(), &text);

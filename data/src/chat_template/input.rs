@@ -25,7 +25,7 @@ pub(super) enum Guard {
 }
 
 /// Roles that templates know; they may become part of a header such as `<|user|>`.
-const ROLES: [&str; 12] = [
+const ROLES: [&str; 10] = [
     "system",
     "developer",
     "user",
@@ -36,8 +36,6 @@ const ROLES: [&str; 12] = [
     "model",
     "observation",
     "environment",
-    "tool_response",
-    "tool_call",
 ];
 /// Names under which a message keeps what the assistant thought, the one templates read being the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];

@@ -78,16 +78,6 @@ pub(crate) enum Branch {
     },
 }
 
-/// `s (x Aᵀ) Bᵀ`, (n, o): A is (r, i), B is (o, r), all of one dtype.
-pub fn low_rank_product(x_ni: Tensor<2>, a_ri: Tensor<2>, b_or: Tensor<2>, scale: f32) -> Tensor<2> {
-    ops::linear(scaled_low(x_ni, a_ri, scale), b_or, None)
-}
-
-/// Scaled where it is smallest.
-fn scaled_low(x_ni: Tensor<2>, a_ri: Tensor<2>, scale: f32) -> Tensor<2> {
-    ops::linear(x_ni, a_ri, None) * scale
-}
-
 /// `s * (drop(x) A^T) B^T`, in f32 like its file; the dtype of x decides what is computed in.
 #[derive(Debug, Clone)]
 pub(crate) struct LowRank {
@@ -149,6 +139,12 @@ impl Adapted {
             let dtype = x_ni.dtype();
             return ops::linear(x_ni, weight_oi.clone().cast(dtype), bias_o.clone().map(|b| b.cast(dtype)));
         }
+        if let (Some(Branch::LowRank(low)), None, Projection::Dense { weight, bias }) =
+            (branch, &base_no, &self.base)
+            && low.is_plain(pass)
+        {
+            return low.with_dense(weight, bias, x_ni);
+        }
         let base_no = base_no.unwrap_or_else(|| self.base.forward(x_ni.clone()));
         match branch {
             Some(Branch::LowRank(low)) => low.add(&self.base, base_no, x_ni, &self.module, pass),
@@ -158,12 +154,24 @@ impl Adapted {
 }
 
 impl LowRank {
+    /// Whether this pass computes base and adapter from the same input and adds them.
+    fn is_plain(&self, pass: &Pass) -> bool {
+        self.dora.is_none() && (self.dropout == 0.0 || pass.dropout.is_none())
+    }
+
+    /// x_ni -> y_no over a dense base, in one operation.
+    fn with_dense(&self, weight_oi: &Tensor<2>, bias_o: &Option<Tensor<1>>, x_ni: Tensor<2>) -> Tensor<2> {
+        let dtype = x_ni.dtype();
+        let [w_oi, a_ri, b_or] = [weight_oi, &self.a_ri, &self.b_or].map(|x| x.clone().cast(dtype));
+        ops::linear_low_rank(x_ni, w_oi, [a_ri, b_or], self.scale, bias_o.clone().map(|b| b.cast(dtype)))
+    }
+
     /// base_no, x_ni -> y_no.
     fn add(&self, base: &Projection, base_no: Tensor<2>, x_ni: Tensor<2>, module: &str, pass: &Pass) -> Tensor<2> {
         let dtype = x_ni.dtype();
         let dropped_ni = pass.drop(&x_ni, self.dropout, module);
-        let (a_ri, b_or) = (self.a_ri.clone().cast(dtype), self.b_or.clone().cast(dtype));
-        let delta_no = low_rank_product(dropped_ni.clone().unwrap_or(x_ni), a_ri, b_or, self.scale);
+        let low_nr = self.low(dropped_ni.clone().unwrap_or(x_ni));
+        let delta_no = ops::linear(low_nr, self.b_or.clone().cast(dtype), None);
         let Some(dora) = &self.dora else { return base_no + delta_no };
         // PEFT lets dropout act on the base's part of the correction too.
         let plain_no = match dropped_ni {
@@ -180,7 +188,8 @@ impl LowRank {
     /// `s * x A^T`, (n, r).
     pub(crate) fn low(&self, x_ni: Tensor<2>) -> Tensor<2> {
         let a_ri = self.a_ri.clone().cast(x_ni.dtype());
-        scaled_low(x_ni, a_ri, self.scale)
+        // Scaled where it is smallest.
+        ops::linear(x_ni, a_ri, None) * self.scale
     }
 
     /// `s * B A`, (o, i) in f32.

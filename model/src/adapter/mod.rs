@@ -26,7 +26,7 @@ use crate::embedding::EmbeddingBranch;
 use crate::parameters::ModuleMut;
 use crate::projection::Projection;
 
-pub use branch::{Adapted, low_rank_product};
+pub use branch::Adapted;
 pub(crate) use branch::{Branch, PerAdapter, Source};
 pub(crate) use choice::{Choice, Dropout, Pass};
 pub use config::{AdapterConfig, Init, MAX_RANK, Targets};

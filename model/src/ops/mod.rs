@@ -15,6 +15,7 @@ mod embedding;
 mod flex;
 mod linear;
 mod loss;
+mod low_rank;
 mod norm;
 mod qlinear;
 mod rope;
@@ -37,6 +38,7 @@ pub use embedding::embedding;
 pub use flex::with_composed;
 pub use linear::linear;
 pub use loss::{LossOptions, cross_entropy, softcap, token_nll};
+pub use low_rank::linear_low_rank;
 pub use norm::rms_norm;
 pub use qlinear::{PackedOperand, Zeros, dequantize, qlinear};
 pub use rope::rope;
@@ -87,6 +89,34 @@ pub trait LlmOps: Backend {
     #[fusion(default)]
     fn unpack(#[extension_type] w: PackedOperand<Self>) -> FloatTensor<Self> {
         qlinear::dense::<Self>(w)
+    }
+
+    /// x_ni, w_oi, a_ri, b_or -> x wᵀ + scale (x aᵀ) bᵀ, w frozen.
+    #[fusion(default)]
+    fn linear_low_rank(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        low_rank::forward::<Self>(x, w, a, b, scale).0
+    }
+
+    /// y_no, x_ni, w_oi -> y + x wᵀ.
+    #[fusion(default)]
+    fn linear_add(y: FloatTensor<Self>, x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        low_rank::add::<Self>(y, x, w)
+    }
+
+    /// dx_ni, dy_no, w_oi -> dx + dy w.
+    #[fusion(default)]
+    fn linear_input_gradient_add(
+        dx: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        low_rank::input_gradient_add::<Self>(dx, dy, w)
     }
 
     /// x_nc, gain_c -> y_nc, normalized in f32.
@@ -304,6 +334,16 @@ impl<B: LlmOps, C: CheckpointStrategy> LlmOps for Autodiff<B, C> {
 
     fn unpack(w: PackedOperand<Self>) -> FloatTensor<Self> {
         qlinear::untracked_dense::<B, C>(w)
+    }
+
+    fn linear_low_rank(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        low_rank::tracked::<B, C>(x, w, a, b, scale)
     }
 
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {

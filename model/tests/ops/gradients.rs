@@ -4,7 +4,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fornax_model::ops;
 
-use crate::check::{Op, check, check_bf16, devices, tensor};
+use crate::check::{Op, check, check_bf16, devices, normals, tensor};
 
 #[test]
 fn linear() {
@@ -25,6 +25,40 @@ fn linear() {
             for lengths in [vec![n * i, o * i], vec![n * i, o * i, o]] {
                 let bias = if lengths.len() == 3 { "bias" } else { "no bias" };
                 let name = format!("linear n {n} i {i} o {o}, {bias}");
+                let op = Op { name, lengths, run: &run, composed: &composed };
+                check(&op, &device);
+                check_bf16(&op, DType::BF16, &device);
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_low_rank() {
+    for device in devices() {
+        for (n, i, o, r) in
+            [(1, 1, 1, 1), (1, 3, 5, 2), (3, 1, 7, 1), (5, 7, 1, 3), (17, 33, 5, 4), (33, 17, 65, 9)]
+        {
+            let weight = tensor(&normals("frozen", o * i), DType::F32, &device).reshape([o, i]);
+            let shaped = |x: &[Tensor<1>]| {
+                let pair = [x[1].clone().reshape([r, i]), x[2].clone().reshape([o, r])];
+                (x[0].clone().reshape([n, i]), weight.clone().cast(x[0].dtype()), pair)
+            };
+            let run = |x: &[Tensor<1>]| {
+                let (input, weight, pair) = shaped(x);
+                ops::linear_low_rank(input, weight, pair, 0.7, x.get(3).cloned()).reshape([n * o])
+            };
+            let composed = |x: &[Tensor<1>]| {
+                let (input, weight, [a, b]) = shaped(x);
+                let sum = input.clone().matmul(weight.transpose())
+                    + input.matmul(a.transpose()).matmul(b.transpose()) * 0.7;
+                match x.get(3) {
+                    Some(bias) => (sum + bias.clone().unsqueeze::<2>()).reshape([n * o]),
+                    None => sum.reshape([n * o]),
+                }
+            };
+            for lengths in [vec![n * i, r * i, o * r], vec![n * i, r * i, o * r, o]] {
+                let name = format!("linear_low_rank n {n} i {i} o {o} r {r}, {} operands", lengths.len());
                 let op = Op { name, lengths, run: &run, composed: &composed };
                 check(&op, &device);
                 check_bf16(&op, DType::BF16, &device);

@@ -50,6 +50,18 @@ pub(crate) fn outcome<const D: usize, const E: usize>(y: Tensor<D>, leaves: &[&T
 }
 
 #[test]
+fn linear_low_rank() {
+    for [n, i, o, r] in [[1, 5, 3, 2], [3, 129, 70, 4], [33, 31, 34, 8], [200, 97, 129, 16], [130, 300, 520, 64]] {
+        compare(&format!("linear_low_rank {n} {i} {o} {r}"), &|| {
+            let (x, a, b) = (leaf("x", [n, i]), leaf("a", [r, i]), leaf("b", [o, r]));
+            let w = tensor(&normals("w", o * i), DType::F32, &Device::flex()).reshape([o, i]);
+            let y = ops::linear_low_rank(x.clone(), w, [a.clone(), b.clone()], 2.0, None);
+            outcome(y, &[&x, &a, &b])
+        });
+    }
+}
+
+#[test]
 fn linear() {
     // Shapes on both sides of every block: rows of a tile, columns of a panel, steps of a block, one task.
     for [n, i, o] in [

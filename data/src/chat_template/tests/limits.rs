@@ -4,18 +4,25 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// The least time that `work` takes in some tries: other processes may have the processor.
+/// The least processor time that `work` takes in some tries: other processes share the caches.
 pub(super) fn least_time(work: impl Fn()) -> Duration {
     let mut least = Duration::MAX;
     for _ in 0..5 {
-        let start = Instant::now();
+        let (start, clock) = (on_processor(), Instant::now());
         work();
-        least = least.min(start.elapsed());
+        let took = start.and_then(|start| Some(on_processor()? - start)).unwrap_or_else(|| clock.elapsed());
+        least = least.min(took);
         if least < LIMIT {
             break;
         }
     }
     least
+}
+
+/// How long this thread has run, where the system says so.
+fn on_processor() -> Option<Duration> {
+    let statistics = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(statistics.split(' ').next()?.parse().ok()?))
 }
 
 /// What loading and rendering any template may take together.

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
-use fornax_model::adapter::low_rank_product;
 use fornax_model::ops::{self, AttentionMask};
 use fornax_model::packed::{Codes, Packed, Packing};
 
@@ -290,8 +289,7 @@ impl Case {
         Functions {
             run: Box::new(move |x| {
                 let (x, a, b) = shaped(x);
-                let low_no = low_rank_product(x.clone(), a, b, SCALE);
-                (ops::linear(x, w_oi.clone(), None) + low_no).reshape([n * o])
+                ops::linear_low_rank(x, w_oi.clone(), [a, b], SCALE, None).reshape([n * o])
             }),
             plain: Box::new(move |x| {
                 let (x, a, b) = shaped(x);

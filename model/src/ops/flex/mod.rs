@@ -61,6 +61,22 @@ impl LlmOps for Flex {
         if takes(&[&dy, &w]) { product::linear_input(dy, w) } else { super::linear::input_gradient::<Self>(dy, w) }
     }
 
+    fn linear_add(y: FloatTensor<Self>, x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        if takes(&[&y, &x, &w]) { product::linear_add(y, x, w) } else { super::low_rank::add::<Self>(y, x, w) }
+    }
+
+    fn linear_input_gradient_add(
+        dx: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if takes(&[&dx, &dy, &w]) {
+            product::linear_input_add(dx, dy, w)
+        } else {
+            super::low_rank::input_gradient_add::<Self>(dx, dy, w)
+        }
+    }
+
     fn linear_weight_gradient(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         if takes(&[&dy, &x]) {
             product::linear_weight(dy, x)

@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
-use super::buffer::{tensor, unset};
+use super::buffer::{dense, tensor, unset, values_mut};
 use super::{multiply, parallel};
 
 /// Multiplications below which one thread is faster than two.
@@ -179,6 +179,26 @@ fn product([m, n, k]: [usize; 3], a: Matrix, b: Matrix) -> FlexTensor {
     // SAFETY: callers pass the matrices of tensors with these dimensions, and `out` has m n elements.
     unsafe { multiply([m, n, k], out.as_mut_ptr(), n, (a, b), false) };
     tensor(out, Shape::new([m, n]))
+}
+
+/// c_mn + a_mk b_kn, in the buffer of c where no one else holds it.
+fn product_added(c: FlexTensor, size: [usize; 3], a: Matrix, b: Matrix) -> FlexTensor {
+    let mut c = dense(c);
+    // SAFETY: callers pass the matrices of tensors with these dimensions, and c has m n elements of its own.
+    unsafe { multiply(size, values_mut(&mut c).as_mut_ptr(), size[1], (a, b), true) };
+    c
+}
+
+/// y_no, x_ni, w_oi -> y + x w^T.
+pub(super) fn linear_add(y: FlexTensor, x: FlexTensor, w: FlexTensor) -> FlexTensor {
+    let ([n, i], [o, _]) = (x.layout().shape().dims(), w.layout().shape().dims());
+    product_added(y, [n, o, i], Matrix::of(&x), Matrix::of(&w).transposed())
+}
+
+/// dx_ni, dy_no, w_oi -> dx + dy w.
+pub(super) fn linear_input_add(dx: FlexTensor, dy: FlexTensor, w: FlexTensor) -> FlexTensor {
+    let ([n, o], [_, i]) = (dy.layout().shape().dims(), w.layout().shape().dims());
+    product_added(dx, [n, i, o], Matrix::of(&dy), Matrix::of(&w))
 }
 
 /// x_ni, w_oi -> x w^T.

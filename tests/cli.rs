@@ -41,7 +41,7 @@ const TRAIN: &[&str] = &[
 
 /// Every command, words of a group included, with its flags in order.
 const COMMANDS: &[(&str, &[&str])] = &[
-    ("quickstart", &["--run", "--set", "--device", "--tui", "--help"]),
+    ("quickstart", &["--run", "--set", "--questions", "--device", "--tui", "--help"]),
     ("train", TRAIN),
     ("pretrain", TRAIN),
     (
@@ -68,6 +68,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "--help",
         ],
     ),
+    ("check", &["--set", "--device", "--json", "--help"]),
+    ("finetune", &["--run", "--resume", "--step", "--set", "--device", "--json", "--tui", "--help"]),
     ("adapter", &["--help"]),
     ("adapter merge", &["--model", "--out", "--dtype", "--tokens", "--device", "--json", "--help"]),
     ("adapter inspect", &["--model", "--json", "--help"]),
@@ -83,6 +85,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
         "bench train",
         &[
             "--workload",
+            "--mode",
+            "--rank",
             "--seconds",
             "--steps",
             "--warmup",
@@ -128,7 +132,16 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ),
     (
         "bench parity",
-        &["--fixtures", "--precision", "--tolerance", "--gradient-tolerance", "--device", "--json", "--help"],
+        &[
+            "--post",
+            "--fixtures",
+            "--precision",
+            "--tolerance",
+            "--gradient-tolerance",
+            "--device",
+            "--json",
+            "--help",
+        ],
     ),
     ("data", &["--help"]),
     (
@@ -348,7 +361,7 @@ fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
         (&["bench", "train", "--steps", "1", "--seconds", "1"], &["cannot be used with"]),
         (&["bench", "train", "--seconds", "-1"], &["--seconds", "0 to 86400"]),
         (&["bench", "parity", "--fixtures", "docs", "--tolerance", "-1"], &["--tolerance", "0 or more"]),
-        (&["bench", "ops", "--op", "matmul"], &["`matmul`", "linear, rms_norm"]),
+        (&["bench", "ops", "--op", "matmul"], &["`matmul`", "linear, qlinear"]),
         (&["bench", "generate"], &["--model"]),
         (&["bench", "generate", "--workload", "nano", "--new-tokens", "1"], &["the number of new tokens is 1"]),
         (&["bench", "parity", "--fixtures", "docs"], &["`docs`", "expected.safetensors"]),

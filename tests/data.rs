@@ -204,7 +204,11 @@ fn rows_are_shown_as_they_are_trained() {
              {{\"role\": \"assistant\", \"content\": \"{answered}\"}}]}}\n"
         )
     };
-    fs::write(work.at("rows.jsonl"), row("cat?", "hen") + &row("barn?", "river and field and hill")).unwrap();
+    fs::write(
+        work.at("rows.jsonl"),
+        row("cat?", "hen") + &row("barn?", "river and field and hill and stones and owl and fox and hen"),
+    )
+    .unwrap();
     let shown = run(&mut work.data(&["inspect", "rows.jsonl", "--model", "made/tokenizer"])).exits(0);
     for words in
         ["format messages: the 2 opening rows have turns", "-- row 1: ", "<|im_end|>](⏎)", "(<|im_start|>)"]
@@ -229,14 +233,14 @@ fn rows_are_shown_as_they_are_trained() {
     );
     assert!(trained(&read(&["--mask", "all", "--rows", "1"]), 0).starts_with("user\ncat?"));
     assert_eq!(trained(&read(&["--template", "plain"]), 0), "hen<|endoftext|>");
-    let tokens = whole["rows"][1]["tokens"].as_array().unwrap().len();
-    let cut = read(&["--context", &(tokens - 5).to_string()]);
+    // A context that holds the short row and not the long one.
+    let tokens = |row: usize| whole["rows"][row]["tokens"].as_array().unwrap().len();
+    assert!(tokens(1) > tokens(0) + 1, "{whole}");
+    let context = tokens(0).to_string();
+    let cut = read(&["--context", &context]);
     assert_eq!(cut["read"]["truncated"]["end"], 1);
-    assert_eq!(cut["rows"][1]["tokens"].as_array().unwrap().len(), tokens - 4);
-    assert_eq!(
-        read(&["--context", &(tokens - 5).to_string(), "--truncate", "drop"])["read"]["truncated"]["dropped"],
-        1
-    );
+    assert_eq!(cut["rows"][1]["tokens"].as_array().unwrap().len(), tokens(0) + 1);
+    assert_eq!(read(&["--context", &context, "--truncate", "drop"])["read"]["truncated"]["dropped"], 1);
     // Pairs, and a field of another name.
     fs::write(work.at("pairs.json"), "[{\"question\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}]").unwrap();
     let pairs = ["inspect", "pairs.json", "--model", "made/tokenizer", "--field", "prompt=question", "--json"];

@@ -223,6 +223,28 @@ fn every_recipe_key_is_explained() {
 }
 
 #[test]
+fn every_key_of_rewards_and_teachers_is_explained() {
+    let mut keys = 0;
+    for (file, name, page) in [
+        ("grpo.rs", "Grpo", "grpo"),
+        ("rewards/exact.rs", "Exact", "grpo"),
+        ("rewards/pattern.rs", "Pattern", "grpo"),
+        ("rewards/schema.rs", "Schema", "grpo"),
+        ("rewards/arithmetic.rs", "Arithmetic", "grpo"),
+        ("rewards/command.rs", "Command", "grpo"),
+        ("distill.rs", "Distill", "distill"),
+    ] {
+        let source = text(&format!("post-train/src/{file}"));
+        let mut found = fields(&source, &format!("pub struct {name}Recipe {{"), "    ");
+        // Its elements are the structs below it.
+        found.remove("rewards");
+        keys += found.len();
+        all_in_backticks(&format!("docs/guide/{page}.md"), found);
+    }
+    assert!(keys > 40, "only {keys} keys were found");
+}
+
+#[test]
 fn every_event_and_its_fields_are_explained() {
     let source = text("train/src/events.rs");
     let names = fields(&source, "pub enum TrainEvent {", "        ");

@@ -91,9 +91,11 @@ fn every_recipe_takes_two_steps_and_generates() {
 fn the_quickstart_ends_with_a_model_and_what_to_type_next() {
     let folder = folder();
     let mut sets: Vec<&str> = DRY.to_vec();
-    sets.extend(["data.corpus_bytes=100_000", "tokenizer.vocab_size=300", "eval.sample_tokens=4"]);
+    sets.extend(["data.corpus_bytes=100_000", "eval.sample_tokens=4", "train.context=256"]);
+    sets.extend(["eval.tokens=256", "sft.train.steps=2", "sft.train.batch=2", "sft.data.rows=100"]);
+    sets.extend(["dpo.train.steps=2", "dpo.train.batch=2", "dpo.data.rows=40", "dpo.eval.rows=4"]);
     let command = || {
-        let mut command = fornax(["quickstart"]);
+        let mut command = fornax(["quickstart", "--questions", "4"]);
         command.current_dir(folder.path());
         for set in &sets {
             command.args(["--set", set]);
@@ -105,12 +107,20 @@ fn the_quickstart_ends_with_a_model_and_what_to_type_next() {
         "sample: ",
         "your model is in runs/quickstart/model",
         "fornax generate --model runs/quickstart --prompt",
+        "held-out questions answered exactly: ",
+        "the answer mentioned last ",
+        "one short polite sentence: ",
     ]);
     assert_eq!(ran.stdout, "");
+    for stage in ["sft/model", "dpo/adapter", "sft/answers.jsonl", "dpo/answers.jsonl", "answers.jsonl"] {
+        assert!(folder.path().join("runs/quickstart").join(stage).exists(), "{stage}");
+    }
     assert!(folder.path().join("runs/quickstart/model/model.safetensors").exists());
     run(&mut command()).exits(0).says(&["your model is in runs/quickstart-2/model"]);
     let named = folder.path().join("runs/quickstart");
     run(command().arg("--run").arg(&named)).refuses(&["already holds a run", "hint: "]);
+    run(fornax(["quickstart", "--set", "sft.train.stepz=1"]).current_dir(folder.path()))
+        .refuses(&["unknown key", "did you mean `steps`?"]);
     run(fornax(["quickstart", "--set", "train.stepz=1"]).current_dir(folder.path()))
         .refuses(&["unknown key", "did you mean `steps`?"]);
 

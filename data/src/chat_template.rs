@@ -8,6 +8,7 @@ mod clock;
 mod encode;
 mod environment;
 mod error;
+mod grammar;
 mod input;
 mod json;
 mod marks;

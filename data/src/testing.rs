@@ -1,5 +1,7 @@
 //! What the tests of several modules share.
 
+#![allow(clippy::print_stdout, reason = "a test that is passed over says so")]
+
 use std::path::{Path, PathBuf};
 
 /// A recorded fixture.

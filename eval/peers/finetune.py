@@ -1,7 +1,7 @@
 """Fornax and PyTorch with PEFT taking turns at the same tuning, and the ratio of their speed and memory.
 
-Each round runs `fornax bench finetune` and finetune_peft.py for one turn, in processes of their own (peak memory
-belongs to a process), as train.py does. Both must have the same model, the same number of trained parameters and the
+Each round runs `fornax bench train --mode MODE` and finetune_peft.py for one turn, in processes of their own (peak
+memory belongs to a process), as train.py does. Both must have the same model, the same number of trained parameters and the
 same batch.
 
     python eval/peers/finetune.py --fornax target/release/fornax --threads 2 --workload m134
@@ -23,7 +23,7 @@ def sides(workload, mode, a):
     common += ["--warmup", str(a.warmup), "--threads", str(a.threads), "--rank", str(a.rank)]
     for flag, value in (("--batch", a.batch), ("--context", a.context)):
         common += [flag, str(value)] if value else []
-    fornax = [a.fornax, "bench", "finetune", *common, "--precision", a.dtype, "--json"]
+    fornax = [a.fornax, "bench", "train", *common, "--precision", a.dtype, "--json"]
     torch = [sys.executable, str(HERE / "finetune_peft.py"), *common, "--dtype", a.dtype, "--head", a.head]
     return fornax, [*torch, "--alpha", str(2 * a.rank)]
 

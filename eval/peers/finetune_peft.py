@@ -1,4 +1,4 @@
-"""Tuning steps of the workloads of `fornax bench finetune`, in PyTorch and PEFT: the other side of the comparison.
+"""Tuning steps of the workloads of `fornax bench train --mode MODE`, in PyTorch and PEFT: the other side of it.
 
 The model is that of train_torch.py with random weights, frozen parameters in f32, AdamW with PyTorch's defaults and a
 learning rate of 3e-4 in its fused form, one random batch taken again and again, every token trained. `full` trains
@@ -8,7 +8,7 @@ with the adapter off in a second pass (tokens are counted once). Projections of 
 can be imported, else symmetric int4 in blocks of 32, dequantized in the forward and again in the backward pass; where
 PEFT cannot be imported its layer is written out. `adapter` and `packed` in the output say which it was. With --head
 chunked the logits are made and made again 1024 tokens at a time, as TRL does by default, instead of all at once. Prints
-one JSON object a line, with the field names of `fornax bench finetune --json`. Memory is that of the process so far:
+one JSON object a line, with the field names of `fornax bench train --json`. Memory is that of the process so far:
 measure one mode a call.
 
     python finetune_peft.py --workload nano --mode lora --seconds 8 --threads 2

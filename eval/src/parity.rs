@@ -1,15 +1,23 @@
 //! A device held to recorded numbers: logits, loss and gradients that another implementation computed from the same
-//! weights (`tests/fixtures/parity/`, recorded from transformers).
+//! weights (`tests/fixtures/parity/`, recorded from transformers); [`mod@post`] holds steps of tuning to theirs.
+
+pub mod post;
+mod recorded;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::exit::Exit;
-use fornax_model::weights::{LoadOptions, TensorFile, WeightsError, load};
+use fornax_base::paths::PathError;
+use fornax_model::adapter::AdapterError;
+use fornax_model::packed::PackedError;
+use fornax_model::weights::{LoadOptions, WeightsError, load};
 use fornax_model::{Decoder, Layout, token_tensor};
+use fornax_train::TrainError;
 use serde::Serialize;
 
 use crate::bench::dtype_word;
+use recorded::RecordedFile;
 
 /// Name of the file with recorded numbers beside a model's.
 pub const EXPECTED: &str = "expected.safetensors";
@@ -44,6 +52,34 @@ pub enum ParityError {
         /// What is wrong.
         message: String,
     },
+    /// A folder lacks a recorded step.
+    #[error("`{}` does not exist, in which `{step}` is recorded", path.display())]
+    NoStep {
+        /// The file.
+        path: PathBuf,
+        /// Name of the step.
+        step: String,
+    },
+    /// The settings of a recorded step cannot be read.
+    #[error("`{}` does not hold the settings of a step: {message}", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A recorded adapter cannot be read or does not fit its model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// A base cannot be packed so.
+    #[error(transparent)]
+    Packing(#[from] PackedError),
+    /// A path in recorded settings leads out of the folder.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A step could not be taken.
+    #[error(transparent)]
+    Step(TrainError),
     /// The device failed.
     #[error("the device failed: {message}")]
     Device {
@@ -57,7 +93,8 @@ impl ParityError {
     pub fn exit(&self) -> Exit {
         match self {
             ParityError::Device { .. } => Exit::Failed,
-            ParityError::Recorded { .. } => Exit::Damaged,
+            ParityError::Recorded { .. } | ParityError::Settings { .. } => Exit::Damaged,
+            ParityError::Step(error) => error.exit(),
             ParityError::Weights(WeightsError::Format { .. } | WeightsError::NotFinite { .. }) => Exit::Damaged,
             _ => Exit::BadInput,
         }
@@ -154,12 +191,12 @@ pub fn compare(
     let recorded = Recorded::open(folder)?;
     let options = LoadOptions { dtype: Some(dtype), strict: true };
     let logits = logits(&load(folder, options, device)?.decoder, &recorded, device)?;
-    let expected = recorded.floats("logits")?;
+    let expected = recorded.file.floats("logits")?;
     let logits_error = relative(&logits, &expected);
     let width = expected.len() / recorded.tokens.len().max(1);
     let tops = logits.chunks(width.max(1)).zip(expected.chunks(width.max(1)));
     let same_top = tops.filter(|(ours, theirs)| top(ours) == top(theirs)).count();
-    let training = match recorded.has("loss") {
+    let training = match recorded.file.has("loss") {
         true => Some(loss_and_gradients(folder, &recorded, device, dtype)?),
         false => None,
     };
@@ -186,7 +223,7 @@ pub fn compare(
 
 /// The recorded numbers of a fixture.
 struct Recorded {
-    file: TensorFile,
+    file: RecordedFile,
     rows: usize,
     columns: usize,
     tokens: Vec<u32>,
@@ -194,40 +231,9 @@ struct Recorded {
 
 impl Recorded {
     fn open(folder: &Path) -> Result<Self, ParityError> {
-        let file = TensorFile::open(&folder.join(EXPECTED))?;
-        let mut recorded = Self { file, rows: 0, columns: 0, tokens: Vec::new() };
-        let shape = recorded.file.get("tokens").map(|tensor| tensor.shape.to_vec());
-        let [rows, columns] = shape.unwrap_or_default()[..] else {
-            return Err(recorded.unusable("tokens", "a matrix of token ids is expected"));
-        };
-        recorded.tokens = recorded.ids("tokens")?;
-        (recorded.rows, recorded.columns) = (rows, columns);
-        Ok(recorded)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.file.get(name).is_some()
-    }
-
-    fn unusable(&self, tensor: &str, message: &str) -> ParityError {
-        let path = self.file.path().to_path_buf();
-        ParityError::Recorded { path, tensor: tensor.to_string(), message: message.to_string() }
-    }
-
-    /// Values of 8 bytes each.
-    fn ids(&self, name: &str) -> Result<Vec<u32>, ParityError> {
-        let tensor = self.file.get(name).ok_or_else(|| self.unusable(name, "it is absent"))?;
-        if tensor.bytes.len() != 8 * tensor.shape.iter().product::<usize>() {
-            return Err(self.unusable(name, "64-bit integers are expected"));
-        }
-        let ids = tensor.bytes.as_chunks::<8>().0.iter().map(|b| u32::try_from(i64::from_le_bytes(*b)));
-        ids.collect::<Result<_, _>>().map_err(|_| self.unusable(name, "a number is not a token id"))
-    }
-
-    fn floats(&self, name: &str) -> Result<Vec<f32>, ParityError> {
-        let vector = self.file.vector(name, &Device::flex());
-        let vector = vector.ok_or_else(|| self.unusable(name, "a tensor of f32 is expected"))?;
-        vector.try_into_vec_as::<f32>().map_err(ParityError::device)
+        let file = RecordedFile::open(&folder.join(EXPECTED))?;
+        let (tokens, [rows, columns]) = file.ids("tokens")?;
+        Ok(Self { file, rows, columns, tokens })
     }
 }
 
@@ -255,8 +261,8 @@ fn loss_and_gradients(
     let auto = decoder.device();
     let rows = recorded.rows;
     let tokens = token_tensor(&recorded.tokens, rows, &auto);
-    let targets = token_tensor(&recorded.ids("targets")?, rows, &auto);
-    let mask: Vec<f32> = recorded.ids("mask")?.iter().map(|&m| m as f32).collect();
+    let targets = token_tensor(&recorded.file.ids("targets")?.0, rows, &auto);
+    let mask: Vec<f32> = recorded.file.marks("mask")?.into_iter().map(f32::from).collect();
     let n: f32 = mask.iter().sum();
     let weights = Tensor::<2>::from_data(TensorData::new(mask, [rows, recorded.columns]), (&auto, DType::F32));
     let hidden = decoder.forward(tokens, &Layout::contiguous(0, recorded.columns, &auto), None);
@@ -264,7 +270,7 @@ fn loss_and_gradients(
     let mut gradients = loss.clone().backward();
     let loss = loss.try_into_vec_as::<f32>().map_err(ParityError::device)?;
     let mut training = Training {
-        loss_error: relative(&loss, &recorded.floats("loss")?),
+        loss_error: relative(&loss, &recorded.file.floats("loss")?),
         gradient_error: 0.0,
         worst: String::new(),
     };
@@ -273,7 +279,7 @@ fn loss_and_gradients(
         all.push((name.to_string(), parameter.take_gradient(&mut gradients)));
     });
     for (name, gradient) in all {
-        let expected = recorded.floats(&format!("grad.{name}"))?;
+        let expected = recorded.file.floats(&format!("grad.{name}"))?;
         let error = match gradient {
             Some(gradient) => {
                 relative(&gradient.try_into_vec_as::<f32>().map_err(ParityError::device)?, &expected)

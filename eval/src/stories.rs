@@ -145,10 +145,15 @@ impl StoryQuestions {
         for item in &self.items {
             let mut generated = Vec::new();
             let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap_or_else(|_| unreachable!());
-            generate(decoder, &ids(&item.prompt)?, &mut sampler, &limits, &mut |id| {
+            let done = generate(decoder, &ids(&item.prompt)?, &mut sampler, &limits, &mut |id| {
                 generated.push(id);
                 ControlFlow::Continue(())
-            })?;
+            });
+            match done {
+                // What does not fit is not answered.
+                Ok(_) | Err(GenerateError::PromptTooLong { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
             let reply = tokenizer.decode(&generated, true).unwrap_or_default().trim().to_owned();
             replies.push(judged(item, reply));
         }

@@ -262,15 +262,15 @@ impl Distill {
         };
         let seed = |place, _| rng(self.parts.seed, step, &format!("distill/{place}")).next_u64();
         let completions = roll_out(&plain, &prompts, 1, &sampling, &seed)?.concat();
-        let joined = |((prompt, completion), row): ((&&[u32], _), &&Example)| {
-            let completion: fornax_infer::completions::Completion = completion;
-            Example {
+        let mut written = Vec::with_capacity(rows.len());
+        for ((prompt, completion), row) in prompts.iter().zip(completions).zip(rows) {
+            written.push(Example {
                 ids: [prompt, completion.ids.as_slice()].concat(),
                 trained: [vec![false; prompt.len()], vec![true; completion.ids.len()]].concat(),
                 row: row.row,
-            }
-        };
-        Ok(prompts.iter().zip(completions).zip(rows).map(joined).collect())
+            });
+        }
+        Ok(written)
     }
 
     /// The loss of a batch; what is reported of the student's own predictions costs its logits once more, unless they

@@ -25,6 +25,7 @@ use fornax_train::recipe::{RecipeCheckError, Settings};
 use fornax_train::run::{MODEL_FOLDER, Opened, RunRecipe, Surroundings};
 use fornax_train::setup::{Preparing, compute};
 
+use crate::accuracy::Verdicts;
 use crate::base::{self, Remembered};
 use crate::distill::{Distill, DistillParts};
 use crate::error::TuneError;
@@ -321,6 +322,15 @@ fn sft(recipe: &FinetuneRecipe, rows: &mut Rows<'_>) -> Result<Prepared, TrainEr
 fn pairs(loss: PairLoss, start: &Start<'_>, cut: Cut, rows: &mut Rows<'_>) -> Result<Prepared, TrainError> {
     let (train, held_out) = rows.pairs()?;
     let n = train.len();
+    if !held_out.is_empty() {
+        let longer = Verdicts::of_the_longer(&held_out);
+        rows.facts.push(format!(
+            "of {} held-out pairs the longer answer is preferred in {:.1} %, the shorter in {:.1} %",
+            held_out.len(),
+            100.0 * longer.accuracy(),
+            100.0 * longer.reversed().accuracy()
+        ));
+    }
     let (objective, warning) = PairObjective::open(loss, (train, held_out), start, cut)?;
     Ok(Prepared { warning, ..Prepared::new(objective, n) })
 }

@@ -7,9 +7,11 @@ use crate::objective::Metrics;
 
 /// The numbers of an objective that a line has room for, behind its loss.
 fn listed(metrics: &Metrics) -> String {
-    const SHOWN: [(&str, &str); 6] = [
+    const SHOWN: [(&str, &str); 8] = [
         ("rewards/margins", "margin"),
         ("rewards/accuracies", "accuracy"),
+        ("rewards/accuracies_low", "from"),
+        ("rewards/accuracies_high", "to"),
         ("accuracy", "accuracy"),
         ("reward", "reward"),
         ("kl", "kl"),

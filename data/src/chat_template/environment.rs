@@ -16,8 +16,13 @@ use super::strings;
 /// Instructions that one rendering may execute.
 pub(super) const FUEL: u64 = 500_000;
 
+/// What an expression counts for that is written, beside the bytes of its text.
+const WRITTEN: usize = 32;
 /// What an item counts for that a filter makes a new one of, in bytes.
 const FILTERED: usize = 128;
+/// Filters whose result is no list in Jinja, and cannot be written as JSON.
+const GENERATORS: [&str; 10] =
+    ["map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice", "reverse", "items"];
 /// Macros inside macros; what they nest the library drops by recursion.
 const MAX_CALLS: usize = 100;
 
@@ -30,11 +35,10 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_recursion_limit(MAX_CALLS);
     environment.set_formatter(|out, _, value| {
         let text = value.as_str().map_or_else(|| display(value).write(), str::to_owned);
-        spend(text.len())?;
+        spend(WRITTEN + text.len())?;
         out.write_str(&text).map_err(Error::from)
     });
-    environment
-        .set_unknown_method_callback(|state, value, method, arguments| method_of(state, value, method, arguments));
+    environment.set_unknown_method_callback(method_of);
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         Err(invalid(Text::read(&message.to_string()).plain().to_owned()))
     });
@@ -94,14 +98,17 @@ fn add_list_filters(environment: &mut Environment<'_>) {
             let value = if name == "items" { value } else { items(&value)? };
             let compares = ["dictsort", "min", "max", "sort", "groupby", "unique"].contains(&name);
             if compares {
-                spend_on_all(&value, true)?
-            } else {
-                spend_on(&value)?
-            };
+                spend_on_all(&value, true)?;
+            }
+            spend(value.len().unwrap_or(1).saturating_mul(FILTERED))?;
             let arguments = arguments(value, &rest, named);
             let answer = filter.call(state, &arguments)?;
             if was_text && name == "reverse" {
                 return strings::join(&answer, &Text::default()).map(|text| text.value());
+            }
+            if GENERATORS.contains(&name) && answer.kind() == ValueKind::Seq {
+                let items: Vec<Value> = answer.try_iter()?.collect();
+                return Ok(Value::make_iterable(move || items.clone().into_iter()));
             }
             Ok(answer)
         });

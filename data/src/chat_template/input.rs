@@ -25,7 +25,7 @@ pub(super) enum Guard {
 }
 
 /// Roles that templates know; they may become part of a header such as `<|user|>`.
-const ROLES: [&str; 12] = [
+const ROLES: [&str; 10] = [
     "system",
     "developer",
     "user",
@@ -36,9 +36,10 @@ const ROLES: [&str; 12] = [
     "model",
     "observation",
     "environment",
-    "tool_response",
-    "tool_call",
 ];
+/// Variables that every template is given.
+const GIVEN: [&str; 6] =
+    ["messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception"];
 /// Names under which a message keeps what the assistant thought, the one templates read being the first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
@@ -60,6 +61,10 @@ impl<'a> Input<'a> {
     ) -> Result<Input<'a>, TemplateError> {
         if messages.len() > MOST_MESSAGES {
             return Err(TemplateError::TooManyMessages { found: messages.len(), most: MOST_MESSAGES });
+        }
+        if let Some((name, _)) = options.variables.iter().find(|(name, _)| GIVEN.contains(&name.as_str())) {
+            let reason = "templates call something else by this name".to_owned();
+            return Err(TemplateError::Input { place: Place::Variable(name).name(), reason });
         }
         let mut input = Input { messages, tools, options, stand_in: StandIn::NONE, bytes: 0 };
         let mut texts = Vec::new();

@@ -6,10 +6,13 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::marks::{TEMPLATE, Text};
-use super::operators::{ITEM, invalid, spend};
+use super::operators::{invalid, spend};
 
 /// Objects inside objects beyond this depth are refused; the library's own limit for JSON.
 pub(super) const MAX_DEPTH: usize = 128;
+
+/// What a value counts for that is written, beside the bytes of its text.
+const NODE: usize = 128;
 
 /// The arguments of `tojson` in transformers' templates.
 #[derive(Debug, Clone)]
@@ -82,7 +85,7 @@ fn dump(value: &Value, style: &Style, depth: usize, out: &mut Text) -> Result<()
         return Err(invalid("objects are nested too deeply"));
     }
     // A string is read, escaped and copied.
-    spend(value.as_str().map_or(ITEM, |text| text.len() * 3))?;
+    spend(NODE + value.as_str().map_or(0, str::len) * 3)?;
     match value.kind() {
         ValueKind::None => out.push_str("null", TEMPLATE),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }, TEMPLATE),
@@ -106,7 +109,8 @@ fn dump(value: &Value, style: &Style, depth: usize, out: &mut Text) -> Result<()
                 dump(&value.get_item(key)?, style, depth + 1, out)
             })?;
         }
-        ValueKind::Seq | ValueKind::Iterable => {
+        // What is iterable and no list is a generator or a view in Python, which has no JSON.
+        ValueKind::Seq => {
             let items: Vec<Value> = value.try_iter()?.collect();
             container(['[', ']'], &items, style, depth, out, |item, out| dump(item, style, depth + 1, out))?;
         }
@@ -219,7 +223,7 @@ pub(super) fn display(value: &Value) -> Text {
 
 fn represent(value: &Value, depth: usize, out: &mut Text) {
     // A budget that is used up is reported by whoever writes the text.
-    if depth > MAX_DEPTH || spend(value.as_str().map_or(ITEM, str::len)).is_err() {
+    if depth > MAX_DEPTH || spend(NODE + value.as_str().map_or(0, str::len) * 3).is_err() {
         return out.push_str("...", TEMPLATE);
     }
     match value.kind() {

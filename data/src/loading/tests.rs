@@ -1,8 +1,11 @@
+#![allow(clippy::print_stdout, reason = "a test that measures or is passed over says so")]
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use fornax_base::exit::Exit;
+use proptest::prelude::*;
 
 use super::*;
 use crate::testing::shared;
@@ -461,4 +464,102 @@ fn real_files_become_tokens() {
     let report = examples(&records, &ReadOptions::default(), &renderer, fit).unwrap().report;
     println!("{report:?}");
     assert_eq!((report.rows, report.skipped), (300, 0));
+}
+
+/// Values made of the words that formats know.
+fn any_json(depth: u32) -> BoxedStrategy<serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        prop_oneof![Just(0.0), Just(1.0), Just(0.5), Just(-7.0)].prop_map(Into::into),
+        prop::sample::select(vec![
+            "",
+            "a",
+            " ",
+            "user",
+            "gpt",
+            "assistant",
+            "function_call",
+            "tool",
+            "text",
+            "\n\nHuman: a\n\nAssistant: b",
+            "\n\nHuman:\n\nAssistant:",
+            "\n\nAssistant:ä",
+            "ä1",
+            "ä2",
+            "{\"name\": \"f\", \"arguments\": \"{}\"}",
+            "[{\"name\": \"f\"}]",
+            "[]",
+        ])
+        .prop_map(Into::into),
+    ];
+    if depth == 0 {
+        return leaf.boxed();
+    }
+    let keys = prop::sample::select(vec![
+        "role",
+        "content",
+        "from",
+        "value",
+        "type",
+        "text",
+        "tool_calls",
+        "function",
+        "name",
+        "arguments",
+        "train",
+        "weight",
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "label",
+        "kto_tag",
+        "instruction",
+        "input",
+        "output",
+        "history",
+        "system",
+        "tools",
+        "images",
+    ]);
+    let inner = any_json(depth - 1);
+    let turn = (any_json(0), any_json(0))
+        .prop_map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+    prop_oneof![
+        2 => leaf,
+        2 => prop::collection::vec(turn, 0..4).prop_map(serde_json::Value::from),
+        1 => prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+        4 => prop::collection::vec((keys, inner), 0..6)
+            .prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+    ]
+    .boxed()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Any row is a lesson, a pair, a verdict, a question, or an error: never a panic, and never an empty answer.
+    #[test]
+    fn any_row_is_used_or_refused(row in any_json(3)) {
+        let json: Json = serde_json::from_str(&row.to_string()).unwrap();
+        let _ = Format::of(&json);
+        for format in Format::ALL {
+            if let Ok(pair) = Preference::of(format, &json) {
+                for lesson in [pair.chosen, pair.rejected] {
+                    if let Lesson::Completion { completion, .. } = lesson {
+                        prop_assert!(!completion.trim().is_empty());
+                    }
+                }
+            }
+            if let Ok(Lesson::Dialogue(dialogue)) = Lesson::of(format, &json) {
+                prop_assert!(dialogue.turns.iter().any(crate::conversations::Turn::is_assistant));
+                prop_assert!(dialogue.n_prompt < dialogue.turns.len());
+            }
+            let _ = Judged::of(format, &json);
+            let _ = Question::of(format, &json);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! model) is run with the first step replaced, so that all that follows is what transformers computes: each stretch
 //! between two control tokens is normalized and split with the prefix rules that hold at its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,8 +35,10 @@ pub(crate) struct ControlTokens {
     plain: Dictionary,
     /// Found in the normalized text, as they are normalized themselves.
     normalized: Dictionary,
-    /// Every token as it is written.
-    contents: Vec<String>,
+    /// Every token as it is written, with `\0` between them.
+    joined: String,
+    /// First and last characters of all of them.
+    ends: BTreeSet<char>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,7 +75,7 @@ impl Dictionary {
                 let range = at..at + length;
                 let (id, token) = self.tokens.get(text.get(range.clone())?)?;
                 let alone = !token.single_word || !(ends_in_word(&text[..at]) || begins_word(&text[range.end..]));
-                (alone && allowed(&range, token)).then(|| Found { id: *id, token, range })
+                (alone && allowed(&range, token)).then_some(Found { id: *id, token, range })
             });
             at = match &token {
                 Some(token) => token.range.end,
@@ -112,10 +114,13 @@ impl ControlTokens {
         }
         contents.sort_unstable();
         contents.retain(|content| !content.is_empty());
+        let ends =
+            contents.iter().flat_map(|content| content.chars().next().into_iter().chain(content.chars().last()));
         Ok(Arc::new(ControlTokens {
             plain: Dictionary::new(plain.into_iter()),
             normalized: Dictionary::new(normalized.into_iter()),
-            contents,
+            ends: ends.collect(),
+            joined: contents.join("\0"),
         }))
     }
 
@@ -130,18 +135,15 @@ impl ControlTokens {
         found
     }
 
-    /// A token that `text` could be part of, alone or together with what stands beside it: one that holds `text`, or
-    /// whose first or last character `text` holds.
-    pub(crate) fn could_join<'a>(&'a self, text: &str) -> Option<&'a str> {
-        let ends = |content: &str| [content.chars().next(), content.chars().next_back()];
-        self.contents
-            .iter()
-            .find(|content| {
-                content.contains(text)
-                    || ends(content).into_iter().flatten().any(|end| text.contains(end) && !end.is_alphanumeric())
-                    || text.contains(content.as_str())
-            })
-            .map(String::as_str)
+    /// A token that `text` could become part of, when a template cuts it or puts it beside other text: one whose first or
+    /// last character it holds, or one that holds it.
+    pub(crate) fn could_join(&self, text: &str) -> Option<&str> {
+        let could = !text.is_empty() && (text.contains(|c| self.ends.contains(&c)) || self.joined.contains(text));
+        let holds = |token: &&str| {
+            let mut ends = token.chars().next().into_iter().chain(token.chars().next_back());
+            token.contains(text) || ends.any(|end| text.contains(end))
+        };
+        could.then(|| self.joined.split('\0').find(holds).unwrap_or_default())
     }
 }
 

@@ -73,6 +73,8 @@ struct MicroBatch {
     places: Vec<usize>,
     advantages: Vec<f32>,
     weights: Vec<f32>,
+    /// Log-probabilities as sampling computed them, before temperature.
+    sampled: Vec<f32>,
     old: Option<Vec<f32>>,
     reference: Option<Vec<f32>>,
     /// Its share of the weight of the step.
@@ -85,8 +87,15 @@ struct Judged {
     advantage: f64,
     /// Whether it is learned from.
     counts: bool,
+    /// Of each token of the completion, as sampling computed them.
+    log_probs: Vec<f32>,
+}
+
+impl Judged {
     /// Tokens of the completion.
-    length: usize,
+    fn length(&self) -> usize {
+        self.log_probs.len()
+    }
 }
 
 impl Grpo {
@@ -174,7 +183,7 @@ impl Grpo {
                 },
                 advantage,
                 counts: !(cut_off && recipe.mask_truncated_completions),
-                length: completion.ids.len(),
+                log_probs: completion.log_probs.clone(),
             }
         };
         let judged: Vec<Judged> = found.values.into_iter().enumerate().map(judge).collect();
@@ -186,7 +195,7 @@ impl Grpo {
     fn cut(&self, plain: &Decoder, judged: &[Judged]) -> Result<Vec<MicroBatch>, TrainError> {
         let recipe = &self.parts.recipe;
         let weight = match recipe.loss_type {
-            LossType::Dapo => judged.iter().map(|judged| judged.length).sum(),
+            LossType::Dapo => judged.iter().map(Judged::length).sum(),
             LossType::Grpo => judged.len(),
             LossType::DrGrpo => judged.len() * recipe.max_completion_length,
         };
@@ -256,8 +265,8 @@ impl Grpo {
 
     /// Whether every reward that counts for a completion is whole.
     fn passes(&self, verdicts: &[Verdict]) -> bool {
-        let wanted = self.parts.rewards.all().iter().zip(verdicts).filter(|(reward, _)| reward.weight() > 0.0);
-        wanted.fold(true, |all, (_, verdict)| all && verdict.value >= 1.0)
+        let mut wanted = self.parts.rewards.all().iter().zip(verdicts).filter(|(reward, _)| reward.weight() > 0.0);
+        wanted.all(|(_, verdict)| verdict.value >= 1.0)
     }
 }
 
@@ -284,7 +293,8 @@ impl Objective for Grpo {
         let scores = self.scores(decoder, ready);
         let tokens = ready.tokens(&decoder.device());
         let logps_n = -scores.nll_n;
-        let policy = self.parts.recipe.policy_loss(logps_n, &tokens);
+        let recipe = &self.parts.recipe;
+        let policy = recipe.policy_loss(logps_n.clone(), &tokens);
         let n = ready.places.len() as f64;
         let metric = |name, sum: Tensor<1>| Metric { name, sum: sum.without_autodiff(), weight: n };
         let mut metrics = vec![
@@ -293,6 +303,11 @@ impl Objective for Grpo {
             metric("clip_ratio/high_mean", policy.high.clone()),
             metric("clip_ratio/region_mean", policy.low + policy.high),
         ];
+        if recipe.temperature == 1.0 && recipe.num_iterations == 1 {
+            let sampled_n = Tensor::from_data(ready.sampled.as_slice(), &decoder.device());
+            let apart = (logps_n - sampled_n).abs().sum();
+            metrics.push(metric("sampling/sampling_logp_difference/mean", apart));
+        }
         metrics.extend(policy.kl_sum.map(|sum| metric("kl", sum)));
         Ok(LossTerm { metrics, ..LossTerm::new(policy.loss_sum, ready.weight) })
     }
@@ -326,18 +341,20 @@ impl MicroBatch {
     fn new(rows: &[Judged], loss_type: LossType) -> MicroBatch {
         let examples: Vec<&Example> = rows.iter().map(|row| &row.example).collect();
         let (batch, _) = padded(&examples);
-        let (mut places, mut advantages, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut places, mut advantages) = (Vec::new(), Vec::new());
+        let (mut weights, mut sampled) = (Vec::new(), Vec::new());
         for (r, row) in rows.iter().enumerate().filter(|(_, row)| row.counts) {
             let cells = r * batch.columns..(r + 1) * batch.columns;
             places.extend(cells.filter(|&place| batch.mask[place]));
             let weight = match loss_type {
-                LossType::Grpo => 1.0 / row.length as f32,
+                LossType::Grpo => 1.0 / row.length() as f32,
                 LossType::Dapo | LossType::DrGrpo => 1.0,
             };
             advantages.resize(places.len(), row.advantage as f32);
             weights.resize(places.len(), weight);
+            sampled.extend_from_slice(&row.log_probs);
         }
-        MicroBatch { batch, places, advantages, weights, old: None, reference: None, weight: 0.0 }
+        MicroBatch { batch, places, advantages, weights, sampled, old: None, reference: None, weight: 0.0 }
     }
 
     fn tokens(&self, device: &Device) -> PolicyTokens {

@@ -8,6 +8,7 @@ use fornax_train::objective::{Evaluation, LossTerm, Metrics, Objective, Ready};
 use fornax_train::step::Reported;
 
 use super::{Counts, PairLoss};
+use crate::accuracy::wilson;
 use crate::dpo::Logps;
 use crate::order::{Cut, draw};
 use crate::pairs::PairBatch;
@@ -126,7 +127,12 @@ impl Objective for PairObjective {
             reported.add(term.metrics)?;
         }
         let weight = self.held_out.len() as u64;
-        let (loss, metrics) = (sum / weight as f64, reported.means());
+        let (loss, mut metrics) = (sum / weight as f64, reported.means());
+        if let Some(accuracy) = metrics.get("rewards/accuracies") {
+            let (low, high) = wilson((accuracy * weight as f64).round() as u64, weight);
+            metrics.insert("rewards/accuracies_low".to_owned(), low);
+            metrics.insert("rewards/accuracies_high".to_owned(), high);
+        }
         Ok(Some(Evaluation { loss, bits_per_byte: None, weight, metrics }))
     }
 }

@@ -29,7 +29,7 @@ pub struct DataRecipe {
     /// A chat template file, or a built-in one (`chatml`, `alpaca`, `plain`), instead of the model's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Put several short rows into one, blind to each other; for `sft` and `distill`; default true.
+    /// Put several short rows into one, blind to each other; for `sft`; default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<bool>,
     /// What becomes of rows longer than the context; default `end`, for prompts and preferences `prompt-left`.

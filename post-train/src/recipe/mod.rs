@@ -187,6 +187,16 @@ impl FinetuneRecipe {
         self.asks_a_reference() && self.objective != ObjectiveKind::Distill && !new_adapter
     }
 
+    /// Tokens of a row of the data at most: `train.context`, of which a prompt leaves `grpo.max_completion_length`, or
+    /// half of it where that is less, to its completions.
+    pub fn row_context(&self) -> usize {
+        let context = self.train.context;
+        match &self.grpo {
+            Some(grpo) => context.saturating_sub(grpo.max_completion_length).max(context / 2),
+            None => context,
+        }
+    }
+
     /// The sections that the loop reads. Where `train.epochs` decides the length, `steps` is not known before the
     /// data is, and the greatest number stands for it.
     pub fn settings(&self) -> Settings {

@@ -23,6 +23,9 @@ pub struct ExactRecipe {
     /// the answer. A completion without it is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+    /// Whether it is enough that an answer stands somewhere in the completion; default false.
+    #[serde(default)]
+    pub contains: bool,
     /// What is passed over; default `["trim"]`.
     #[serde(default = "default_normalize")]
     pub normalize: Vec<Normalize>,
@@ -62,13 +65,14 @@ impl Normalize {
 pub struct Exact {
     column: String,
     after: Option<String>,
+    contains: bool,
     normalize: Vec<Normalize>,
 }
 
 impl Exact {
     pub(super) fn new(recipe: &ExactRecipe) -> Exact {
-        let ExactRecipe { column, after, normalize, .. } = recipe.clone();
-        Exact { column, after, normalize }
+        let ExactRecipe { column, after, contains, normalize, .. } = recipe.clone();
+        Exact { column, after, contains, normalize }
     }
 
     /// The right answers of a row, as compared.
@@ -94,7 +98,10 @@ impl Exact {
             Some(marker) => after_last(completion, marker),
             None => Some(completion),
         };
-        Ok(Verdict::of(said.is_some_and(|said| answers.contains(&self.normal(said)))))
+        Ok(Verdict::of(said.is_some_and(|said| {
+            let said = self.normal(said);
+            answers.iter().any(|answer| if self.contains { said.contains(answer) } else { &said == answer })
+        })))
     }
 
     fn normal(&self, text: &str) -> String {

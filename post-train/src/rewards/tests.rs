@@ -52,6 +52,12 @@ fn exact_answers() {
     );
     let all = "kind = 'exact'\nnormalize = ['case', 'punctuation', 'spaces']";
     check(all, json!({"answer": "The  Red Hat."}), &[("the red\nhat!", 1.0), ("a red hat", 0.0)]);
+    let holds = "kind = 'exact'\ncontains = true\nnormalize = ['case']";
+    check(
+        holds,
+        json!({"answer": ["in the Box", "box"]}),
+        &[("It is in the box.", 1.0), ("Box", 1.0), ("bo x", 0.0)],
+    );
     check("kind = 'exact'\nnormalize = []", json!({"answer": "a"}), &[("a", 1.0), ("a ", 0.0)]);
     let after = "kind = 'exact'\nafter = 'Answer:'";
     check(after, json!({"answer": "4"}), &[("2 + 2. Answer: 5? Answer: 4", 1.0), ("4", 0.0), ("Answer: 4.", 0.0)]);

@@ -75,7 +75,7 @@ impl Rows<'_> {
             limit,
         };
         let renderer = Renderer::new(&self.base.tokenizer, self.base.style.as_ref());
-        let fit = FitOptions { mask: data.mask, context: self.recipe.train.context, truncate: data.truncate };
+        let fit = FitOptions { mask: data.mask, context: self.recipe.row_context(), truncate: data.truncate };
         let loaded = load(&records, &options, &renderer, fit)?;
         self.facts.extend(told(source, &loaded.report));
         Ok(loaded)

@@ -128,7 +128,10 @@ fn two_adapters_and_none_in_one_batch_equal_each_alone() {
                 forward(&decoder, &Rows(vec![rows.0[row].clone()]), None)
             })
             .collect();
-        report(precision, subject, "adapters by row", &compare(&alone, &mixed, base.config().vocab_size));
+        // Rows alone are products of other shapes, whose rounding in half precision the large adapters here enlarge.
+        let tolerance = if precision.compute == DType::F32 { 1.0 } else { 2.0 } * precision.tolerance;
+        let precision = Precision { tolerance, ..*precision };
+        report(&precision, subject, "adapters by row", &compare(&alone, &mixed, base.config().vocab_size));
     });
 }
 

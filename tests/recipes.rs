@@ -92,7 +92,13 @@ fn the_quickstart_ends_with_a_model_and_what_to_type_next() {
     let folder = folder();
     let mut sets: Vec<&str> = DRY.to_vec();
     sets.extend(["data.corpus_bytes=100_000", "eval.sample_tokens=4", "train.context=256"]);
-    sets.extend(["eval.tokens=256", "sft.train.steps=2", "sft.train.batch=2", "sft.data.rows=100"]);
+    sets.extend([
+        "eval.tokens=256",
+        "sft.train.steps=2",
+        "sft.schedule.warmup_steps=1",
+        "sft.train.batch=2",
+        "sft.data.rows=100",
+    ]);
     sets.extend(["dpo.train.steps=2", "dpo.train.batch=2", "dpo.data.rows=40", "dpo.eval.rows=4"]);
     let command = || {
         let mut command = fornax(["quickstart", "--questions", "4"]);

@@ -233,7 +233,7 @@ mod tests {
         let (a, b) = (StoryQuestions::held_out(3, 20), StoryQuestions::held_out(3, 20));
         assert!(a.items.iter().zip(&b.items).all(|(a, b)| a.prompt == b.prompt));
         for item in &a.items {
-            let sentences: Vec<_> = corpus::sentences(&item.story).into_iter().collect();
+            let sentences: Vec<_> = corpus::sentences(&item.story).collect();
             assert!(sentences.iter().all(|s| corpus::split_of_sentence(s) == Split::HeldOut), "{}", item.story);
         }
     }

@@ -17,6 +17,7 @@ pub(crate) struct Embedding {
 
 /// What one adapter makes of the table.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "handles: one for each adapter")]
 pub(crate) enum EmbeddingBranch {
     /// `s * (B A)ᵀ` is added to the table; no dropout (PEFT has none here).
     LowRank { a_rv: Tensor<2>, b_cr: Tensor<2>, scale: f32 },

@@ -109,7 +109,8 @@ fn gradients_and_one_step_equal_peft() {
             let names: Vec<String> = gradients.keys().map(|name| on_disk(name)).collect();
             let mut recorded: Vec<&str> = case.expected.names().filter_map(|n| n.strip_prefix("grad.")).collect();
             let mut found = names.clone();
-            (recorded.sort_unstable(), found.sort_unstable());
+            recorded.sort_unstable();
+            found.sort_unstable();
             assert_eq!(found, recorded, "{}: parameters with a gradient", case.name);
             let mut worst: f32 = 0.0;
             for (name, gradient) in &gradients {

@@ -69,6 +69,7 @@ pub struct Adapted {
 
 /// What one adapter makes of a linear layer.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "handles: one for each adapted layer")]
 pub(crate) enum Branch {
     LowRank(LowRank),
     /// A layer of its own in place of the base (`modules_to_save`).

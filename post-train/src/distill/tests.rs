@@ -217,7 +217,8 @@ fn recipes_are_checked() {
     assert_eq!(packed("int8", None).unwrap(), Some(Packing::new(Codes::Int8, 32).unwrap()));
     assert!(packed("int5", None).unwrap_err().contains("int5"));
     assert!(packed("int8", Some(0)).unwrap_err().contains('0'));
-    let cases: [(&dyn Fn(&mut DistillRecipe), &str); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut DistillRecipe);
+    let cases: [(Change<'_>, &str); 7] = [
         (&|recipe| recipe.block = Some(32), "`distill.block`"),
         (&|recipe| recipe.teacher.clear(), "`distill.teacher`"),
         (&|recipe| recipe.beta = 1.5, "`distill.beta` is 1.5"),

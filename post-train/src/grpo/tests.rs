@@ -471,7 +471,8 @@ fn recipes_are_checked_with_both_numbers() {
         recipe.check(16, 100).map_err(|error| error.to_string())
     };
     assert_eq!(check(&|_| ()), Ok(()));
-    let cases: [(&dyn Fn(&mut GrpoRecipe), &[&str]); 6] = [
+    type Change<'a> = &'a dyn Fn(&mut GrpoRecipe);
+    let cases: [(Change<'_>, &[&str]); 6] = [
         (&|recipe| recipe.num_generations = 1, &["`grpo.num_generations` is 1"]),
         (&|recipe| recipe.num_generations = 5, &["`train.batch` (16)", "`grpo.num_generations` (5)"]),
         (&|recipe| recipe.temperature = 0.0, &["`grpo.temperature` is 0"]),

@@ -457,7 +457,7 @@ fn find_checkpoint(folder: &Path, step: Option<u64>) -> Result<(Option<Checkpoin
 }
 
 fn own_names<R: RunRecipe>() -> impl Iterator<Item = &'static str> {
-    OWN_NAMES.into_iter().chain(R::own_names().iter().copied())
+    R::own_names().iter().copied().chain(OWN_NAMES)
 }
 
 /// Takes back what a run that could not begin has made.

@@ -314,6 +314,8 @@ impl<'a> Parser<'a> {
                 while !self.skip("}") {
                     let key = self.expression()?;
                     self.expect(":")?;
+                    // Any other key than a literal is looked at when it is known.
+                    let key = if key.starts_with(['"', '\'']) { key } else { format!("({key}|_key)") };
                     entries.push(format!("{key}: {}", self.expression()?));
                     if !self.is("}") {
                         self.expect(",")?;

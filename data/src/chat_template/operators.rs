@@ -141,6 +141,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("_mul", multiply);
     environment.add_filter("_item", item);
     environment.add_filter("_slice", |subject: &Value, bounds: Rest<Value>| slice(subject, &bounds));
+    environment.add_filter("_key", |key: &Value| key_of(key).cloned());
     environment.add_filter("_iter", items);
     environment.add_filter("_store", store);
     environment.add_filter("_spend", |_: &Value| spend(STRETCH).map(|()| ""));
@@ -232,7 +233,10 @@ fn contains(container: &Value, item: &Value) -> Result<bool, Error> {
             let part = part.ok_or_else(|| invalid(format!("{} cannot be looked for in a string", item.kind())))?;
             Ok(Text::read(text).plain().contains(Text::read(part).plain()))
         }
-        ValueKind::Map => Ok(container.as_object().is_some_and(|object| object.get_value(&bare(item)).is_some())),
+        ValueKind::Map => {
+            let key = bare(key_of(item)?);
+            Ok(container.as_object().is_some_and(|object| object.get_value(&key).is_some()))
+        }
         ValueKind::Seq | ValueKind::Iterable => {
             for candidate in container.try_iter()? {
                 if equal(&candidate, item)? {
@@ -333,7 +337,7 @@ fn concatenate(first: &Value, rest: &[Value]) -> Result<Value, Error> {
 
 fn item(subject: &Value, key: &Value) -> Result<Value, Error> {
     let Some(text) = subject.as_str() else {
-        return subject.get_item(&bare(key));
+        return subject.get_item(&bare(key_of(key)?));
     };
     let Ok(index) = i64::try_from(key.clone()) else {
         return Ok(Value::UNDEFINED);
@@ -356,6 +360,20 @@ pub(super) fn items(value: &Value) -> Result<Value, Error> {
     let characters = text.plain().char_indices();
     let letters = characters.map(|(at, character)| text.slice(at..at + character.len_utf8()).value());
     Ok(Value::from(letters.collect::<Vec<_>>()))
+}
+
+/// A key of a dict, or what Python says of one that has no hash. That of a range would be computed from all of its
+/// numbers, each time.
+fn key_of(key: &Value) -> Result<&Value, Error> {
+    match key.kind() {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+            Err(invalid(format!("unhashable type: {}", key.kind())))
+        }
+        _ => {
+            spend_on(key)?;
+            Ok(key)
+        }
+    }
 }
 
 /// `subject[start:stop:step]`, with Python's rules.

@@ -99,7 +99,14 @@ fn the_quickstart_ends_with_a_model_and_what_to_type_next() {
         "sft.train.batch=2",
         "sft.data.rows=100",
     ]);
-    sets.extend(["dpo.train.steps=2", "dpo.train.batch=2", "dpo.data.rows=40", "dpo.eval.rows=4"]);
+    sets.extend([
+        "sft.train.context=256",
+        "dpo.train.context=256",
+        "dpo.train.steps=2",
+        "dpo.train.batch=2",
+        "dpo.data.rows=40",
+        "dpo.eval.rows=4",
+    ]);
     let command = || {
         let mut command = fornax(["quickstart", "--questions", "4"]);
         command.current_dir(folder.path());

@@ -12,7 +12,7 @@ use super::objects::{Dict, List};
 
 /// Bytes that one rendering may read and write in operators, filters and output: with the fuel of the library this
 /// bounds its time and memory.
-const WORK: usize = 16 << 20;
+const WORK: usize = 8 << 20;
 /// How many bytes more for each byte of the conversation, which templates trim, split and join.
 const WORK_PER_BYTE: usize = 32;
 /// What an item of a list counts for, in bytes.
@@ -44,7 +44,7 @@ pub(super) fn spend(bytes: usize) -> Result<(), Error> {
         None => {
             LEFT.set(0);
             Err(invalid(
-                "the template reads and writes too much text: more than 16 MiB and 32 times the conversation",
+                "the template reads and writes too much text: more than 8 MiB and 32 times the conversation",
             ))
         }
     }

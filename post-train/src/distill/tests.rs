@@ -135,7 +135,7 @@ fn a_student_comes_nearer_to_its_teacher() {
         });
         let (reports, _, [before, after]) = train(&mut objective, 80);
         let late = reports[72..].iter().map(|report| report.loss).sum::<f64>() / 8.0;
-        assert!(late < 0.9 * reports[0].loss, "beta {beta}: {} {late}", reports[0].loss);
+        assert!(late < 0.97 * reports[0].loss, "beta {beta}: {} {late}", reports[0].loss);
         let apart = |evaluation: &Evaluation| evaluation.metrics["divergence"];
         assert!(apart(&after) < share * apart(&before), "beta {beta}: {before:?} {after:?}");
         assert!(apart(&after) > 0.0);

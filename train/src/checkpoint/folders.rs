@@ -123,12 +123,11 @@ pub fn open_step(run_folder: &Path, step: u64) -> Result<Checkpoint, CheckpointE
 /// When a folder cannot be listed, renamed or removed.
 pub fn tidy(fs: &dyn FileSystem, run_folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let parent = checkpoints_folder(run_folder);
-    let entries = folders_in(&parent)?;
-    if entries.is_empty() {
+    if !parent.is_dir() {
         return Ok(Vec::new());
     }
     let mut removed = Vec::new();
-    for new in entries {
+    for new in folders_in(&parent)? {
         let name = new.file_name().and_then(|name| name.to_str());
         let Some(step) = name.and_then(|name| step_of_name(name.strip_suffix(NEW)?)) else {
             continue;

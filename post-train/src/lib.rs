@@ -2,7 +2,7 @@
 //!
 //! Preferences: [`dpo`], [`orpo`], [`cpo`], [`kto`] and [`reward`] hold the formulas, pure functions of
 //! log-probabilities; [`pairs`] makes batches and metrics, [`logps`] the log-probabilities, [`preference`] both together
-//! into something a run learns from, and [`reference`] is what a policy is measured against. [`grpo`] learns from
+//! into something a run learns from, and [`mod@reference`] is what a policy is measured against. [`grpo`] learns from
 //! [`rewards`] of [`rollout`]s, [`distill`] from another model.
 
 #![forbid(unsafe_code)]

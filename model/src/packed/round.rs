@@ -19,7 +19,7 @@ impl Codes {
 }
 
 impl PackedParts {
-    /// Rounds weights `[out, in]` to the nearest codes; see [`Packed::round`].
+    /// Rounds weights `[out, in]` to the nearest codes; see [`super::Packed::round`].
     ///
     /// # Panics
     /// Panics when there are not as many weights as the shape says.

@@ -12,7 +12,7 @@ use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::generate::{GenerateError, Limits, generate};
 use fornax_infer::sampler::{Sampler, SamplerOptions};
 use fornax_model::Decoder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a polite reply opens, in the preference pairs of the corpus.
 pub const POLITE: &str = "i am happy to tell you that";
@@ -44,7 +44,7 @@ pub struct StoryQuestions {
 }
 
 /// What a model replied to one question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     /// The story and the question.
     pub prompt: String,

@@ -9,7 +9,7 @@ use fornax_data::examples::Example;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::sampler::SamplerOptions;
 use fornax_model::Decoder;
-use fornax_model::packed::{Codes, PackedError, Packing};
+use fornax_model::packed::{PackedError, Packing};
 use fornax_train::TrainError;
 use fornax_train::objective::{Evaluation, LossTerm, Metric, Metrics, Objective, Ready};
 use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::logps::{hidden_at, last_hidden, targets_at};
 use crate::order::draw;
 use crate::pairs::padded;
+use crate::recipe::packing_of;
 use crate::rollout::{RolloutError, Sampling, roll_out};
 
 /// `[distill]`: whom a model learns from, and how. Names are TRL's, defaults those of its GKD where not said otherwise.
@@ -73,9 +74,7 @@ impl DistillRecipe {
     /// # Errors
     /// For an unknown word and for a block that cannot be.
     pub fn packing(&self) -> Result<Option<Packing>, PackedError> {
-        let Some(word) = &self.packed else { return Ok(None) };
-        let codes: Codes = word.parse()?;
-        Packing::new(codes, self.block.unwrap_or(codes.default_block())).map(Some)
+        packing_of(self.packed.as_deref(), self.block)
     }
 
     /// `max_new_tokens` or its default.

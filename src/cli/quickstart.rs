@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fornax_base::exit::Exit;
-use fornax_base::files::{RealFs, write_atomic_bytes};
+use fornax_base::files::{RealFs, read_text_limited, write_atomic_bytes};
 use fornax_data::rendering::PromptStyle;
 use fornax_eval::stories::{Reply, Scores, StoryQuestions};
 use fornax_model::weights::peft::AdapterFolder;
@@ -29,6 +29,7 @@ const SFT_RUN: &str = "sft";
 const DPO_RUN: &str = "dpo";
 /// What the model replied to the held-out questions after a stage.
 const ANSWERS_FILE: &str = "answers.jsonl";
+const MAX_ANSWERS_BYTES: u64 = 64 << 20;
 /// Held-out questions asked after each stage.
 const QUESTIONS: usize = 200;
 /// Replies shown.
@@ -151,7 +152,8 @@ impl Quickstart {
             return Ok(exit);
         }
         let questions = StoryQuestions::held_out(QUESTIONS_SEED, self.questions);
-        let before = self.ask(&questions, &base, None, &base.join(ANSWERS_FILE))?;
+        // The stage before has asked this model.
+        let before = kept(&base.join(ANSWERS_FILE))?;
         let adapter = run.join(ADAPTER_FOLDER);
         let after = self.ask(&questions, &base, Some(&adapter), &run.join(ANSWERS_FILE))?;
         let (was, is) = (Scores::of(&before), Scores::of(&after));
@@ -213,6 +215,13 @@ impl Quickstart {
 
 /// Of the held-out stories; any would do.
 const QUESTIONS_SEED: u64 = 1337;
+
+/// The replies that a stage kept.
+fn kept(path: &Path) -> Result<Vec<Reply>, Failure> {
+    let text = read_text_limited(path, MAX_ANSWERS_BYTES).map_err(TrainError::from)?;
+    let parsed: Result<Vec<Reply>, _> = text.lines().map(serde_json::from_str).collect();
+    parsed.map_err(|error| Failure::new(Exit::Damaged, error))
+}
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)

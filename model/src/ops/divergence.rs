@@ -6,15 +6,14 @@
 use burn::backend::{
     Autodiff, Backend, Dispatch, TensorMetadata,
     autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
+        checkpoint::strategy::CheckpointStrategy,
+        ops::{Backward, OpsKind},
     },
     tensor::FloatTensor,
 };
 use burn::tensor::{Shape, Tensor};
 
-use super::loss::{CHUNK_ELEMENTS, joined, logits, row_chunks, rows, vector, weighted_sum};
+use super::loss::{CHUNK_ELEMENTS, KeptGradients, joined, logits, row_chunks, rows, vector, weighted_sum};
 use super::{LlmOps, assert_same_dtype, cast, to_f32};
 
 /// Which divergence, and of what.
@@ -231,27 +230,10 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     head_tracked: bool,
     options: DivergenceOptions,
 ) -> FloatTensor<Autodiff<B, C>> {
-    #[derive(Debug)]
-    struct Divergence;
-    impl<B: LlmOps> Backward<B, 2> for Divergence {
-        type State = (FloatTensor<B>, FloatTensor<B>);
-
-        fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let (dhidden, dhead) = ops.state;
-            let dloss = grads.consume::<B>(&ops.node);
-            let [hidden_parent, head_parent] = ops.parents;
-            if let Some(parent) = hidden_parent {
-                grads.register::<B>(parent.id, B::scale_gradient(dhidden, dloss.clone()));
-            }
-            if let Some(parent) = head_parent {
-                grads.register::<B>(parent.id, B::scale_gradient(dhead, dloss));
-            }
-        }
-    }
     let nodes = [student.node(), head.node()];
     let [student, head, teacher, teacher_head, weights] =
         [student, head, teacher, teacher_head, weights].map(|x| x.into_primitive());
-    match Divergence.prepare::<C>(nodes).compute_bound().stateful() {
+    match KeptGradients.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (loss, dhidden, dhead) =
                 B::divergence_with_gradients(student, head, teacher, teacher_head, weights, head_tracked, options);

@@ -282,6 +282,26 @@ pub(super) fn scaled<B: Backend>(gradient: FloatTensor<B>, factor: FloatTensor<B
     B::float_mul(gradient, cast::<B>(B::float_reshape(factor, Shape::new([1, 1])), dtype))
 }
 
+/// The backward of a loss whose gradients by hidden states and head were made in its forward.
+#[derive(Debug)]
+pub(super) struct KeptGradients;
+
+impl<B: LlmOps> Backward<B, 2> for KeptGradients {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (dhidden, dhead) = ops.state;
+        let dloss = grads.consume::<B>(&ops.node);
+        let [hidden_parent, head_parent] = ops.parents;
+        if let Some(parent) = hidden_parent {
+            grads.register::<B>(parent.id, B::scale_gradient(dhidden, dloss.clone()));
+        }
+        if let Some(parent) = head_parent {
+            grads.register::<B>(parent.id, B::scale_gradient(dhead, dloss));
+        }
+    }
+}
+
 pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     hidden: FloatTensor<Autodiff<B, C>>,
     head: FloatTensor<Autodiff<B, C>>,
@@ -290,27 +310,10 @@ pub(super) fn tracked<B: LlmOps, C: CheckpointStrategy>(
     head_tracked: bool,
     options: LossOptions,
 ) -> Pair<Autodiff<B, C>> {
-    #[derive(Debug)]
-    struct CrossEntropy;
-    impl<B: LlmOps> Backward<B, 2> for CrossEntropy {
-        type State = (FloatTensor<B>, FloatTensor<B>);
-
-        fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let (dhidden, dhead) = ops.state;
-            let dloss = grads.consume::<B>(&ops.node);
-            let [hidden_parent, head_parent] = ops.parents;
-            if let Some(parent) = hidden_parent {
-                grads.register::<B>(parent.id, B::scale_gradient(dhidden, dloss.clone()));
-            }
-            if let Some(parent) = head_parent {
-                grads.register::<B>(parent.id, B::scale_gradient(dhead, dloss));
-            }
-        }
-    }
     let nodes = [hidden.node(), head.node()];
     let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
     let weights = weights.into_primitive();
-    let (loss, z) = match CrossEntropy.prepare::<C>(nodes).compute_bound().stateful() {
+    let (loss, z) = match KeptGradients.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (loss, z, dhidden, dhead) =
                 B::cross_entropy_with_gradients(hidden, head, targets, weights, head_tracked, options);

@@ -7,6 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use fornax_model::ModelConfig;
 use fornax_model::ops::{self, DivergenceOptions, Headed};
+use fornax_model::packed::Codes;
 use fornax_model::weights::TensorFile;
 use fornax_train::gate::GradientGate;
 use fornax_train::optimizer::Optimizer;

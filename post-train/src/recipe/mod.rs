@@ -24,6 +24,7 @@ use crate::reward::RewardRecipe;
 
 pub use adapter::{AdapterRecipe, InitRecipe, TargetsRecipe};
 pub use data::{CORPUS, CORPUS_ROWS, DataRecipe};
+pub(crate) use sections::packing_of;
 pub use sections::{BaseRecipe, TuneEval, TuneOptimizer, TuneSteps};
 
 /// A whole post-training run: `finetune RECIPE` reads it, the run folder stores it resolved.

@@ -30,10 +30,15 @@ impl BaseRecipe {
     /// # Errors
     /// For an unknown word and for a block that cannot be.
     pub fn packing(&self) -> Result<Option<Packing>, PackedError> {
-        let Some(word) = &self.packed else { return Ok(None) };
-        let codes: Codes = word.parse()?;
-        Packing::new(codes, self.block.unwrap_or(codes.default_block())).map(Some)
+        packing_of(self.packed.as_deref(), self.block)
     }
+}
+
+/// How a model is packed by the words of a recipe: `packed`, and `block` or the usual one of the codes.
+pub(crate) fn packing_of(packed: Option<&str>, block: Option<usize>) -> Result<Option<Packing>, PackedError> {
+    let Some(word) = packed else { return Ok(None) };
+    let codes: Codes = word.parse()?;
+    Packing::new(codes, block.unwrap_or(codes.default_block())).map(Some)
 }
 
 /// `[train]`: length and size of the run.

@@ -16,7 +16,7 @@ pub(crate) fn records(objective: ObjectiveKind, seed: u64, n: u64) -> Records {
 fn rows_of(objective: ObjectiveKind, story: &Story) -> Vec<Json> {
     match objective {
         ObjectiveKind::Sft | ObjectiveKind::Distill => {
-            story.questions.iter().map(|q| answered(story, q)).collect()
+            vec![answered(story)]
         }
         ObjectiveKind::Grpo => story.questions.iter().map(|q| asked(story, q)).collect(),
         ObjectiveKind::Dpo
@@ -35,9 +35,15 @@ fn user(story: &Story, question: &Question) -> Json {
     message("user", &prompt(&story.text, &question.question))
 }
 
-fn answered(story: &Story, question: &Question) -> Json {
-    let messages = Json::from_iter([user(story, question), message("assistant", &question.answer)]);
-    Json::from_pairs([("messages", messages)])
+/// A talk about one story: its questions one after another, so that one reading of the story trains several answers.
+fn answered(story: &Story) -> Json {
+    let asked = |(i, question): (usize, &Question)| match i {
+        0 => user(story, question),
+        _ => message("user", &question.question),
+    };
+    let turns = story.questions.iter().enumerate();
+    let messages = turns.flat_map(|(i, q)| [asked((i, q)), message("assistant", &q.answer)]);
+    Json::from_pairs([("messages", Json::from_iter(messages))])
 }
 
 fn asked(story: &Story, question: &Question) -> Json {

@@ -6,3 +6,4 @@ pub mod detokenize;
 pub mod explain;
 pub mod generate;
 pub mod sampler;
+pub mod speculative;

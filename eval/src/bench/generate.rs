@@ -221,7 +221,12 @@ impl GenerateBench {
         (0..self.batch).map(&mut prompt).collect()
     }
 
-    fn run(&self, decoder: &Decoder, prompts: &[Vec<u32>], stats: &mut SpeculationStats) -> Result<Run, BenchError> {
+    fn run(
+        &self,
+        decoder: &Decoder,
+        prompts: &[Vec<u32>],
+        stats: &mut SpeculationStats,
+    ) -> Result<Run, BenchError> {
         if let Some((options, _)) = &self.speculation {
             return self.run_drafted(decoder, &prompts[0], options, stats);
         }
@@ -243,8 +248,8 @@ impl GenerateBench {
         stats: &mut SpeculationStats,
     ) -> Result<Run, BenchError> {
         let config = decoder.config();
-        let mut chain = Chain::new(&SamplingOptions::greedy(), prompt, config.vocab_size, &[])
-            .map_err(BenchError::device)?;
+        let mut chain =
+            Chain::new(&SamplingOptions::greedy(), prompt, config.vocab_size, &[]).map_err(BenchError::device)?;
         let mut speculator = Speculator::new(options.clone(), decoder, self.prompt_tokens + self.new_tokens)?;
         let limits = Limits { max_tokens: self.new_tokens, stop_ids: Vec::new() };
         let (start, mut opening, mut last) = (Instant::now(), None, 0.0);

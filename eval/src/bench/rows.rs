@@ -109,7 +109,8 @@ impl<'a> Rows<'a> {
         let values = logits.try_into_vec_as::<f32>().map_err(BenchError::device)?;
         let rows = values.chunks_exact(self.decoder.config().vocab_size);
         let likeliest = |row: &[f32]| {
-            let best = row.iter().enumerate().fold((0, f32::MIN), |best, (i, &x)| if x > best.1 { (i, x) } else { best });
+            let best =
+                row.iter().enumerate().fold((0, f32::MIN), |best, (i, &x)| if x > best.1 { (i, x) } else { best });
             best.0 as u32
         };
         Ok(rows.map(likeliest).collect())
@@ -125,7 +126,8 @@ mod tests {
     /// Every cache continues every row alike, whether the prompt came in one piece or token by token.
     #[test]
     fn caches_agree_on_greedy_tokens() {
-        let decoder = random_model(&WORKLOADS[0].with_batch(Some(1), Some(64)).unwrap(), DType::F32, &Device::flex());
+        let decoder =
+            random_model(&WORKLOADS[0].with_batch(Some(1), Some(64)).unwrap(), DType::F32, &Device::flex());
         let prompts: Vec<Vec<u32>> = (0..3).map(|row| (0..13).map(|i| (7 * row + 5 * i) % 65).collect()).collect();
         let texts = [None, Some(4), Some(16)].map(|page_len| {
             let kind = CacheKind { page_len, element: KvElement::F32 };

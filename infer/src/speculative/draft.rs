@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Device};
-use fornax_model::{Decoder, KvCache, Layout, token_tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
+use fornax_model::{Decoder, KvCache, KvElement, Layout, Segment, token_tensor};
 
 use super::accept::Proposed;
 use super::adaptive::{Adaptive, Costs};
@@ -110,9 +110,7 @@ impl SpeculationOptions {
             return size("the draft length", self.most, "from 1 to 64");
         }
         match &self.draft {
-            Draft::Lookup(lookup) if lookup.least == 0 => {
-                size("the least match of a lookup", 0, "at least 1")
-            }
+            Draft::Lookup(lookup) if lookup.least == 0 => size("the least match of a lookup", 0, "at least 1"),
             Draft::Lookup(lookup) if lookup.most < lookup.least => {
                 size("the longest match of a lookup", lookup.most, "at least the least one")
             }
@@ -145,6 +143,16 @@ impl SpeculationOptions {
     }
 }
 
+impl SpeculationOptions {
+    /// Bytes that each page of a draft model's cache takes beside the model's own; 0 without one.
+    pub fn page_bytes(&self, page_len: usize, element: KvElement) -> u64 {
+        match &self.draft {
+            Draft::Model(model) => KvCache::page_bytes(model.config(), page_len, element),
+            Draft::Lookup(_) | Draft::EarlyExit { .. } => 0,
+        }
+    }
+}
+
 fn plain(decoder: &Decoder) -> Device {
     decoder.device().without_autodiff()
 }
@@ -164,6 +172,8 @@ pub struct Speculation {
 pub struct Item<'a> {
     /// Prompt and answer so far; the model's cache holds all but the last.
     pub history: &'a [u32],
+    /// Its pages, with room for `room` tokens more; none over a contiguous cache.
+    pub pages: &'a [u32],
     /// Tokens that may be proposed at most: what is left of the answer and of its room, less one.
     pub room: usize,
     /// How the sequence samples.
@@ -188,11 +198,35 @@ impl Speculator {
     /// # Errors
     /// What [`SpeculationOptions::check`] finds.
     pub fn new(options: SpeculationOptions, target: &Decoder, capacity: usize) -> Result<Self, SpeculationError> {
+        Self::with_cache(options, target, |model| {
+            KvCache::new(model.config(), 1, capacity, KvElement::of(model.compute()), &plain(model))
+        })
+    }
+
+    /// For the sequences of an engine, whose pages serve a draft model's cache too: page i of it belongs to the same
+    /// tokens as page i of the model's. Takes `pages` times [`SpeculationOptions::page_bytes`] of memory.
+    ///
+    /// # Errors
+    /// What [`SpeculationOptions::check`] finds.
+    pub fn paged(
+        options: SpeculationOptions,
+        target: &Decoder,
+        (pages, page_len): (usize, usize),
+        element: KvElement,
+    ) -> Result<Self, SpeculationError> {
+        Self::with_cache(options, target, |model| {
+            KvCache::paged(model.config(), pages, page_len, element, &plain(model))
+        })
+    }
+
+    fn with_cache(
+        options: SpeculationOptions,
+        target: &Decoder,
+        make: impl FnOnce(&Decoder) -> KvCache,
+    ) -> Result<Self, SpeculationError> {
         options.check(target)?;
         let cache = match &options.draft {
-            Draft::Model(model) => {
-                Some(KvCache::new(model.config(), 1, capacity, model.compute(), &plain(model)))
-            }
+            Draft::Model(model) => Some(make(model)),
             Draft::Lookup(_) | Draft::EarlyExit { .. } => None,
         };
         Ok(Self { options, cache, costs: Costs::default(), stats: SpeculationStats::default() })
@@ -234,7 +268,8 @@ impl Speculator {
         let proposals = match &self.options.draft {
             Draft::Lookup(lookup) => {
                 let whole = |id| Proposed { id, from: None };
-                let of = |(item, &k): (&Item<'_>, _)| lookup.propose(item.history, k).into_iter().map(whole).collect();
+                let of =
+                    |(item, &k): (&Item<'_>, _)| lookup.propose(item.history, k).into_iter().map(whole).collect();
                 let proposals: Vec<Vec<Proposed>> = items.iter().zip(&lengths).map(of).collect();
                 self.costs.draft_took(lengths.iter().copied().max().unwrap_or(0), start.elapsed().as_secs_f64());
                 proposals
@@ -251,7 +286,8 @@ impl Speculator {
                 }
                 let drafter = Drafter { decoder: target, layers: Some(layers), drawn: self.options.drawn };
                 let proposals = drafter.propose(cache, items, &lengths, &mut self.costs)?;
-                if let [item] = items {
+                // A contiguous cache counts its tokens; the caller of a paged one does.
+                if let ([item], false) = (&*items, cache.is_paged()) {
                     cache.truncate(item.history.len() - 1);
                 }
                 proposals
@@ -266,11 +302,13 @@ impl Speculator {
         Ok(proposals)
     }
 
-    /// Of a sequence's proposals the first `accepted` were accepted; `history` is its length before the round.
-    pub fn judged(&mut self, state: &mut Speculation, history: usize, accepted: usize) {
+    /// Of a sequence's proposals the first `accepted` were accepted, and `tokens` tokens came of the round; `history` is
+    /// the sequence's length before it.
+    pub fn judged(&mut self, state: &mut Speculation, history: usize, accepted: usize, tokens: usize) {
         if state.proposed > 0 {
             state.adaptive.judged(state.proposed, accepted);
-            self.stats.judged(state.proposed, accepted, accepted + 1);
+            self.stats.judged(state.proposed, accepted, tokens);
+            state.proposed = 0;
         }
         // Behind them the cache holds what was refused.
         state.held = state.held.min(history + accepted);
@@ -303,6 +341,7 @@ struct Drafter<'a> {
 struct Feed<'a> {
     past: usize,
     tokens: &'a [u32],
+    pages: &'a [u32],
 }
 
 impl Drafter<'_> {
@@ -322,11 +361,14 @@ impl Drafter<'_> {
             let start = Instant::now();
             let active: Vec<usize> =
                 (0..items.len()).filter(|&i| lengths[i] > round && proposals[i].len() == round).collect();
+            if active.is_empty() {
+                break;
+            }
             let lasts: Vec<Vec<u32>> = active.iter().map(|&i| behind(&items[i], &proposals[i])).collect();
             let feeds: Vec<Feed<'_>> = active
                 .iter()
                 .zip(&lasts)
-                .map(|(&i, tokens)| Feed { past: items[i].state.held, tokens })
+                .map(|(&i, tokens)| Feed { past: items[i].state.held, tokens, pages: items[i].pages })
                 .collect();
             let rows = self.feed(cache, &feeds)?;
             for ((&i, tokens), logits) in active.iter().zip(&lasts).zip(&rows) {
@@ -350,7 +392,7 @@ impl Drafter<'_> {
             while item.state.held + 2 < item.history.len() {
                 let past = item.state.held;
                 let to = (past + PREFILL_CHUNK).min(item.history.len() - 1);
-                self.feed(cache, &[Feed { past, tokens: &item.history[past..to] }])?;
+                self.feed(cache, &[Feed { past, tokens: &item.history[past..to], pages: item.pages }])?;
                 item.state.held = to;
             }
         }
@@ -359,25 +401,36 @@ impl Drafter<'_> {
 
     /// The logits after the last token of each of `feeds`.
     fn feed(&self, cache: &mut KvCache, feeds: &[Feed<'_>]) -> Result<Vec<Vec<f32>>, GenerateError> {
-        let mut all = Vec::new();
         let device = plain(self.decoder);
-        for feed in feeds {
-            cache.truncate(feed.past);
-            let t = feed.tokens.len();
-            let layout = Layout::contiguous(feed.past, t, &device);
-            let tokens = token_tensor(feed.tokens, 1, &device);
-            let hidden = match self.layers {
-                Some(layers) => self.decoder.forward_leading(layers, tokens, &layout, cache),
-                None => self.decoder.forward(tokens, &layout, Some(cache)),
-            };
-            let logits = self.decoder.logits(hidden.slice_dim(1, t - 1..t)).cast(DType::F32);
-            let position = feed.past + t;
-            all.push(logits.try_into_vec_as::<f32>().map_err(|error| GenerateError::Device {
-                position,
-                message: error.to_string(),
-            })?);
-        }
-        Ok(all)
+        let ids: Vec<u32> = feeds.iter().flat_map(|feed| feed.tokens).copied().collect();
+        let (tokens, layout) = if cache.is_paged() {
+            let segment = |f: &Feed<'_>| Segment { past: f.past, tokens: f.tokens.len(), pages: f.pages.to_vec() };
+            let layout = Layout::ragged(feeds.iter().map(segment).collect(), &device);
+            (token_tensor(&ids, ids.len(), &device), layout)
+        } else {
+            // One sequence, whose tail was refused.
+            let past = feeds[0].past;
+            cache.truncate(past);
+            (token_tensor(&ids, 1, &device), Layout::contiguous(past, ids.len(), &device))
+        };
+        let hidden = match self.layers {
+            Some(layers) => self.decoder.forward_leading(layers, tokens, &layout, cache),
+            None => self.decoder.forward(tokens, &layout, Some(cache)),
+        };
+        let config = self.decoder.config();
+        let ends = feeds.iter().scan(0, |end, feed| {
+            *end += feed.tokens.len() as i32;
+            Some(*end - 1)
+        });
+        let ends: Vec<i32> = ends.collect();
+        let hidden_nc = hidden.reshape([ids.len(), config.width]);
+        let last_nc = hidden_nc.select(0, Tensor::<1, Int>::from_data(ends.as_slice(), &device));
+        let logits = self.decoder.logits(last_nc.unsqueeze_dim::<3>(1)).cast(DType::F32);
+        let position = feeds.iter().map(|feed| feed.past + feed.tokens.len()).max().unwrap_or(0);
+        let values = logits
+            .try_into_vec_as::<f32>()
+            .map_err(|error| GenerateError::Device { position, message: error.to_string() })?;
+        Ok(values.chunks_exact(config.vocab_size).map(<[f32]>::to_vec).collect())
     }
 
     /// The next proposal; `None` where the logits cannot be sampled.

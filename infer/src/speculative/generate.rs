@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use fornax_model::{Decoder, KvCache, Layout, token_tensor};
+use fornax_model::{Decoder, KvCache, KvElement, Layout, token_tensor};
 
 use super::accept::choose;
 use super::draft::{Item, Speculator};
@@ -28,7 +28,8 @@ pub fn generate(
     check(decoder, prompt)?;
     let context = decoder.config().context;
     let capacity = prompt.len().saturating_add(limits.max_tokens).min(context);
-    let mut cache = KvCache::new(decoder.config(), 1, capacity, decoder.compute(), &plain_device(decoder));
+    let element = KvElement::of(decoder.compute());
+    let mut cache = KvCache::new(decoder.config(), 1, capacity, element, &plain_device(decoder));
     let start = Instant::now();
     let mut logits = Vec::new();
     for chunk in prompt.chunks(PREFILL_CHUNK) {
@@ -37,43 +38,46 @@ pub fn generate(
     let prefill = start.elapsed();
     let mut history = prompt.to_vec();
     let (mut state, mut proposals) = (speculator.begin(), Vec::new());
-    let finish = 'text: loop {
-        let (before, mut accepted) = (history.len(), 0);
+    let finish = loop {
+        let (before, mut accepted, mut finish) = (history.len(), 0, None);
         for (i, logits) in logits.iter().enumerate() {
             let position = history.len();
             if position == prompt.len() + limits.max_tokens {
-                break 'text Finish::Length;
+                finish = Some(Finish::Length);
+                break;
             }
             let choice = choose(chain, logits, None, proposals.get(i));
             let choice = choice.map_err(|source| GenerateError::Sample { position, source })?;
             let id = choice.sampled.id;
             if limits.stop_ids.contains(&id) {
-                break 'text Finish::Stop;
+                finish = Some(Finish::Stop);
+                break;
             }
             chain.accept(id);
             history.push(id);
             accepted += usize::from(choice.accepted);
             if on_token(id).is_break() {
-                break 'text Finish::Cancelled;
+                finish = Some(Finish::Cancelled);
+            } else if position + 1 >= context {
+                finish = Some(Finish::Context);
             }
-            if position + 1 >= context {
-                break 'text Finish::Context;
-            }
-            if !choice.accepted {
+            if finish.is_some() || !choice.accepted {
                 break;
             }
         }
+        speculator.judged(&mut state, before, accepted, history.len() - before);
         if history.len() == prompt.len() + limits.max_tokens {
-            break Finish::Length;
+            finish = finish.or(Some(Finish::Length));
         }
-        speculator.judged(&mut state, before, accepted);
+        if let Some(finish) = finish {
+            break finish;
+        }
         cache.truncate(history.len() - 1);
         let room = capacity - history.len() - 1;
-        let mut item = [Item { history: &history, room, chain, state: &mut state }];
+        let mut item = [Item { history: &history, pages: &[], room, chain, state: &mut state }];
         proposals = speculator.propose(decoder, &mut cache, &mut item)?.concat();
         let begun = Instant::now();
-        let ids: Vec<u32> =
-            history.last().copied().into_iter().chain(proposals.iter().map(|p| p.id)).collect();
+        let ids: Vec<u32> = history.last().copied().into_iter().chain(proposals.iter().map(|p| p.id)).collect();
         logits = all_logits(decoder, &ids, &mut cache)?;
         speculator.step_took(1, ids.len(), ids.len() > 1, begun.elapsed().as_secs_f64());
     };

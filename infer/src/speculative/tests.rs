@@ -52,8 +52,10 @@ fn assert_follows(counts: &[u64], probabilities: &[f64]) {
 
 #[test]
 fn the_test_itself_rejects_another_distribution() {
-    // Tables give 23.51 for four degrees of freedom and 111.0 for sixty.
-    assert!((critical(4.0) - 23.51).abs() < 0.2 && (critical(60.0) - 111.0).abs() < 1.0);
+    // scipy's chi2.isf(1e-4, n) is 23.51, 31.83 and 109.50 for 4, 8 and 60 degrees of freedom.
+    for (freedom, exact) in [(4.0, 23.51), (8.0, 31.83), (60.0, 109.50)] {
+        assert!((critical(freedom) - exact).abs() < 0.7, "{freedom}: {}", critical(freedom));
+    }
     let counts = [2100, 1900, 3000, 3000];
     assert!(chi_square(&counts, &[0.2, 0.2, 0.3, 0.3]).0 > 9.9);
     let skewed = chi_square(&[2200, 1800, 3000, 3000], &[0.2, 0.2, 0.3, 0.3]);
@@ -61,10 +63,12 @@ fn the_test_itself_rejects_another_distribution() {
 }
 
 fn random_distribution(random: &mut Rng, tokens: u32) -> Distribution {
-    let weights = (0..tokens).map(|id| (id, (2.0 * f64::from(random.normal_f32())).exp()));
-    let keep: Vec<bool> = (0..tokens).map(|_| random.uniform_f64() < 0.7).collect();
-    let kept: Vec<(u32, f64)> = weights.filter(|(id, _)| keep[*id as usize]).collect();
-    Distribution::from_weights(kept).unwrap_or_else(|| Distribution::certain(0))
+    let mut weight = |id| {
+        let weight = (2.0 * f64::from(random.normal_f32())).exp();
+        (id, if random.uniform_f64() < 0.7 { weight } else { 0.0 })
+    };
+    Distribution::from_weights((0..tokens).map(&mut weight).collect::<Vec<_>>())
+        .unwrap_or_else(|| Distribution::certain(0))
 }
 
 /// Whatever the draft is, its accepted and corrected tokens follow the target, and it is accepted as often as the paper
@@ -145,7 +149,12 @@ fn chain(options: &SamplingOptions, prompt: &[u32]) -> Chain {
 }
 
 /// The probability of each continuation by `length` tokens, by enumeration.
-fn enumerate(decoder: &Decoder, options: &SamplingOptions, prompt: &[u32], length: usize) -> BTreeMap<Vec<u32>, f64> {
+fn enumerate(
+    decoder: &Decoder,
+    options: &SamplingOptions,
+    prompt: &[u32],
+    length: usize,
+) -> BTreeMap<Vec<u32>, f64> {
     let mut all = BTreeMap::from([(Vec::new(), 1.0)]);
     for _ in 0..length {
         let mut longer = BTreeMap::new();
@@ -232,8 +241,11 @@ fn sampled_texts_follow_the_distribution_of_the_whole_chain() {
 fn without_drawn_proposals_the_text_is_that_of_plain_sampling() {
     let target = decoder(2, 3);
     let prompt = [1, 2, 1, 2, 3, 1];
-    let drafts =
-        [Draft::Lookup(Lookup { least: 1, most: 3 }), Draft::Model(Box::new(target.clone())), Draft::EarlyExit { layers: 1 }];
+    let drafts = [
+        Draft::Lookup(Lookup { least: 1, most: 3 }),
+        Draft::Model(Box::new(target.clone())),
+        Draft::EarlyExit { layers: 1 },
+    ];
     for draft in drafts {
         let mut speculator = Speculator::new(options(draft, false), &target, 40).unwrap();
         for seed in 0..20 {

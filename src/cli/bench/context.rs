@@ -68,7 +68,8 @@ impl Context {
         };
         let mut reports = Vec::new();
         for &length in &self.lengths {
-            for (&kv, &element) in self.kv.iter().flat_map(|kv| elements.iter().map(move |element| (kv, element))) {
+            for (&kv, &element) in self.kv.iter().flat_map(|kv| elements.iter().map(move |element| (kv, element)))
+            {
                 let bench = ContextBench { length, new_tokens: self.new_tokens, cache: kv.with(element) };
                 tell(&format!("{}: {length} tokens, {} {element}", subject.name, bench.cache.word()));
                 let report = measure(&bench, &subject.decoder, subject.name.clone(), (&device, name))?;

@@ -128,7 +128,8 @@ impl Generate {
         let mut cells = Vec::new();
         for word in &self.speculate {
             let speculation = self.speculation(word, device)?;
-            for (&kv, &element) in self.kv.iter().flat_map(|kv| elements.iter().map(move |element| (kv, element))) {
+            for (&kv, &element) in self.kv.iter().flat_map(|kv| elements.iter().map(move |element| (kv, element)))
+            {
                 for (&batch, &prompt_tokens) in
                     self.batch.iter().flat_map(|batch| self.prompt_tokens.iter().map(move |n| (batch, n)))
                 {
@@ -175,8 +176,7 @@ impl Generate {
     /// Ids of the text that prompts are cut from.
     fn text(&self) -> Result<Vec<u32>, Failure> {
         let (Some(path), Some(model)) = (&self.prompt_file, &self.model) else { return Ok(Vec::new()) };
-        let text =
-            read_text_limited(path, MAX_TEXT_BYTES).map_err(|error| Failure::new(Exit::BadInput, error))?;
+        let text = read_text_limited(path, MAX_TEXT_BYTES).map_err(|error| Failure::new(Exit::BadInput, error))?;
         let tokenizer = model_folder::open_tokenizer(model)?;
         let ids = tokenizer.encode(&text, false).map_err(|error| Failure::new(Exit::BadInput, error))?;
         match ids.is_empty() {
@@ -216,8 +216,22 @@ impl Subject {
 
 fn table(reports: &[GenerateReport]) -> String {
     let heads = [
-        "model", "prompt", "new", "batch", "kv", "proposals", "prompt tok/s", "tok/s", "p10", "p90", "first ms",
-        "MB/token", "of memory", "accepted", "per round", "speed-up",
+        "model",
+        "prompt",
+        "new",
+        "batch",
+        "kv",
+        "proposals",
+        "prompt tok/s",
+        "tok/s",
+        "p10",
+        "p90",
+        "first ms",
+        "MB/token",
+        "of memory",
+        "accepted",
+        "per round",
+        "speed-up",
     ];
     let optional = |value: Option<f64>, digits: usize| value.map_or("-".into(), |x| format!("{x:.digits$}"));
     let percent = |value: Option<f64>| value.map_or("-".into(), |x| format!("{:.0} %", x * 100.0));

@@ -24,7 +24,8 @@ pub(super) fn markdown(heads: &[&str], rows: &[Vec<String>]) -> String {
         format!("|{}\n", padded.collect::<String>())
     };
     let mut text = line(heads.iter().map(ToString::to_string).collect());
-    text += &format!("|{}\n", widths.iter().map(|width| format!("{}:|", "-".repeat(width + 1))).collect::<String>());
+    text +=
+        &format!("|{}\n", widths.iter().map(|width| format!("{}:|", "-".repeat(width + 1))).collect::<String>());
     rows.iter().fold(text, |text, row| text + &line(row.clone()))
 }
 

@@ -314,11 +314,11 @@ mod tests {
         let itself = Draft::Model(Box::new(decoder.clone()));
         let options = SpeculationOptions { most: 3, fixed: true, ..SpeculationOptions::new(itself) };
         let speculation = Some((options, "itself".to_string()));
-        let report = go(&GenerateBench { speculation: speculation.clone(), text: vec![1, 2, 3], ..bench(8, 20) });
+        let report = go(&GenerateBench { speculation: speculation.clone(), text: vec![1, 2, 3], ..bench(8, 21) });
         let report = report.unwrap();
         assert_eq!((report.acceptance, report.mean_length), (Some(1.0), Some(4.0)), "{report:?}");
         assert_eq!((report.acceptance_at.as_slice(), report.memory_share), (&[1.0; 3][..], None));
-        assert!(go(&GenerateBench { speculation, batch: 2, ..bench(8, 20) }).is_err());
+        assert!(go(&GenerateBench { speculation, batch: 2, ..bench(8, 21) }).is_err());
         let paged = CacheKind { page_len: Some(16), element: KvElement::F16 };
         let four = go(&GenerateBench { batch: 4, cache: paged, ..bench(8, 4) }).unwrap();
         assert_eq!((four.kv, four.kv_dtype, four.kv_bytes), ("paged", "f16", 4 * 16 * 2 * 2 * 4 * 128));

@@ -172,10 +172,10 @@ pub struct Speculation {
 pub struct Item<'a> {
     /// Prompt and answer so far; the model's cache holds all but the last.
     pub history: &'a [u32],
-    /// Its pages, with room for `room` tokens more; none over a contiguous cache.
+    /// Its pages, with room for the proposals; none over a contiguous cache.
     pub pages: &'a [u32],
-    /// Tokens that may be proposed at most: what is left of the answer and of its room, less one.
-    pub room: usize,
+    /// Tokens to propose at most, of [`Speculator::length`].
+    pub length: usize,
     /// How the sequence samples.
     pub chain: &'a Chain,
     /// What is known of its drafts.
@@ -243,8 +243,16 @@ impl Speculator {
         &self.stats
     }
 
-    /// Proposals for each of `items`, none where they would not pay. `cache` is the one of `target`; it holds
-    /// afterwards what it held before.
+    /// How many tokens to propose for one of `sequences` sequences that go through the model together: 0 where it would
+    /// not pay, and at most `room`, which is what is left of the answer and of the cache, less one.
+    pub fn length(&mut self, state: &mut Speculation, sequences: usize, room: usize) -> usize {
+        let before = state.adaptive.switched_off();
+        let length = state.adaptive.length(&self.costs, sequences);
+        self.stats.switched_off += state.adaptive.switched_off() - before;
+        length.min(room)
+    }
+
+    /// Proposals for each of `items`. `cache` is the one of `target`; it holds afterwards what it held before.
     ///
     /// # Errors
     /// When the device fails. A draft model whose logits cannot be sampled proposes nothing.
@@ -255,37 +263,30 @@ impl Speculator {
         items: &mut [Item<'_>],
     ) -> Result<Vec<Vec<Proposed>>, GenerateError> {
         let n = items.len();
-        let lengths: Vec<usize> = items
-            .iter_mut()
-            .map(|item| {
-                let off = item.state.adaptive.switched_off();
-                let length = item.state.adaptive.length(&self.costs, n).min(item.room);
-                self.stats.switched_off += item.state.adaptive.switched_off() - off;
-                length
-            })
-            .collect();
         let start = Instant::now();
         let proposals = match &self.options.draft {
             Draft::Lookup(lookup) => {
                 let whole = |id| Proposed { id, from: None };
-                let of =
-                    |(item, &k): (&Item<'_>, _)| lookup.propose(item.history, k).into_iter().map(whole).collect();
-                let proposals: Vec<Vec<Proposed>> = items.iter().zip(&lengths).map(of).collect();
-                self.costs.draft_took(lengths.iter().copied().max().unwrap_or(0), start.elapsed().as_secs_f64());
+                let of = |item: &Item<'_>| {
+                    lookup.propose(item.history, item.length).into_iter().map(whole).collect::<Vec<_>>()
+                };
+                let proposals: Vec<Vec<Proposed>> = items.iter().map(of).collect();
+                let longest = items.iter().map(|item| item.length).max().unwrap_or(0);
+                self.costs.draft_took(longest, start.elapsed().as_secs_f64());
                 proposals
             }
             Draft::Model(model) => {
                 // A draft model has a cache: the constructor made it.
                 let Some(own) = self.cache.as_mut() else { return Ok(vec![Vec::new(); n]) };
                 let drafter = Drafter { decoder: model, layers: None, drawn: self.options.drawn };
-                drafter.propose(own, items, &lengths, &mut self.costs)?
+                drafter.propose(own, items, &mut self.costs)?
             }
             &Draft::EarlyExit { layers } => {
                 for item in items.iter_mut() {
                     item.state.held = item.history.len() - 1;
                 }
                 let drafter = Drafter { decoder: target, layers: Some(layers), drawn: self.options.drawn };
-                let proposals = drafter.propose(cache, items, &lengths, &mut self.costs)?;
+                let proposals = drafter.propose(cache, items, &mut self.costs)?;
                 // A contiguous cache counts its tokens; the caller of a paged one does.
                 if let ([item], false) = (&*items, cache.is_paged()) {
                     cache.truncate(item.history.len() - 1);
@@ -293,9 +294,8 @@ impl Speculator {
                 proposals
             }
         };
-        if proposals.iter().any(|proposal| !proposal.is_empty()) {
-            self.stats.draft_seconds += n as f64 * start.elapsed().as_secs_f64();
-        }
+        let drafted = proposals.iter().filter(|proposal| !proposal.is_empty()).count();
+        self.stats.draft_seconds += drafted as f64 * start.elapsed().as_secs_f64();
         for (item, proposal) in items.iter_mut().zip(&proposals) {
             item.state.proposed = proposal.len();
         }
@@ -314,17 +314,16 @@ impl Speculator {
         state.held = state.held.min(history + accepted);
     }
 
-    /// A step of the model over `computed` tokens of `sequences` sequences took `seconds`; `proposed` says whether any
-    /// of them had a proposal. Steps that read prompts are not told.
-    pub fn step_took(&mut self, sequences: usize, computed: usize, proposed: bool, seconds: f64) {
+    /// A step of the model over `computed` tokens of `sequences` sequences, `drafted` of them with proposals, took
+    /// `seconds`. Steps that read prompts are not told.
+    pub fn step_took(&mut self, sequences: usize, drafted: usize, computed: usize, seconds: f64) {
         self.costs.step_took(computed, seconds);
         // Seconds of a sequence, so that batches of different sizes add up.
-        let seconds = sequences as f64 * seconds;
-        if proposed {
-            self.stats.verify_seconds += seconds;
+        if drafted > 0 {
+            self.stats.verify_seconds += drafted as f64 * seconds;
         } else {
             self.stats.plain_tokens += sequences as u64;
-            self.stats.plain_seconds += seconds;
+            self.stats.plain_seconds += sequences as f64 * seconds;
         }
     }
 }
@@ -345,22 +344,21 @@ struct Feed<'a> {
 }
 
 impl Drafter<'_> {
-    /// One token after the other for all sequences together; sequence i gets up to `lengths[i]`.
+    /// One token after the other for all sequences together.
     fn propose(
         &self,
         cache: &mut KvCache,
         items: &mut [Item<'_>],
-        lengths: &[usize],
         costs: &mut Costs,
     ) -> Result<Vec<Vec<Proposed>>, GenerateError> {
         let mut proposals = vec![Vec::new(); items.len()];
         let mut chains: Vec<Option<Chain>> =
-            items.iter().zip(lengths).map(|(item, &k)| (k > 0).then(|| item.chain.clone())).collect();
-        self.catch_up(cache, items, lengths)?;
-        for round in 0..lengths.iter().copied().max().unwrap_or(0) {
+            items.iter().map(|item| (item.length > 0).then(|| item.chain.clone())).collect();
+        self.catch_up(cache, items)?;
+        for round in 0.. {
             let start = Instant::now();
             let active: Vec<usize> =
-                (0..items.len()).filter(|&i| lengths[i] > round && proposals[i].len() == round).collect();
+                (0..items.len()).filter(|&i| items[i].length > round && proposals[i].len() == round).collect();
             if active.is_empty() {
                 break;
             }
@@ -381,13 +379,8 @@ impl Drafter<'_> {
     }
 
     /// Reads what the cache lacks of each history, but for its end, which is read for the sake of its logits.
-    fn catch_up(
-        &self,
-        cache: &mut KvCache,
-        items: &mut [Item<'_>],
-        lengths: &[usize],
-    ) -> Result<(), GenerateError> {
-        for (item, _) in items.iter_mut().zip(lengths).filter(|&(_, &k)| k > 0) {
+    fn catch_up(&self, cache: &mut KvCache, items: &mut [Item<'_>]) -> Result<(), GenerateError> {
+        for item in items.iter_mut().filter(|item| item.length > 0) {
             // After a round in which everything was accepted two tokens are new: no reason for a pass of its own.
             while item.state.held + 2 < item.history.len() {
                 let past = item.state.held;

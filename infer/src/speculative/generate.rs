@@ -74,12 +74,13 @@ pub fn generate(
         }
         cache.truncate(history.len() - 1);
         let room = capacity - history.len() - 1;
-        let mut item = [Item { history: &history, pages: &[], room, chain, state: &mut state }];
+        let length = speculator.length(&mut state, 1, room);
+        let mut item = [Item { history: &history, pages: &[], length, chain, state: &mut state }];
         proposals = speculator.propose(decoder, &mut cache, &mut item)?.concat();
         let begun = Instant::now();
         let ids: Vec<u32> = history.last().copied().into_iter().chain(proposals.iter().map(|p| p.id)).collect();
         logits = all_logits(decoder, &ids, &mut cache)?;
-        speculator.step_took(1, ids.len(), ids.len() > 1, begun.elapsed().as_secs_f64());
+        speculator.step_took(1, usize::from(ids.len() > 1), ids.len(), begun.elapsed().as_secs_f64());
     };
     let decode = start.elapsed() - prefill;
     let generated_tokens = history.len() - prompt.len();

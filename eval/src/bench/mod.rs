@@ -7,6 +7,7 @@ pub mod bandwidth;
 pub mod context;
 mod error;
 pub mod generate;
+pub mod mixed;
 pub mod ops;
 mod rows;
 mod sample;

@@ -2,6 +2,7 @@
 //! talk to stderr.
 
 mod context;
+mod engine;
 mod generate;
 mod ops;
 mod parity;
@@ -33,6 +34,8 @@ enum Measurement {
     Generate(generate::Generate),
     /// Time to the opening token, time of each further one, and memory, by the length of the prompt
     Context(context::Context),
+    /// Tokens per second of the engine on requests of different lengths: batched continuously, statically, and one by one
+    Engine(engine::Engine),
     /// Time of each operation beside its composed body, and its distance from f64
     Ops(ops::Ops),
     /// Hold a device to recorded logits, losses and gradients
@@ -45,6 +48,7 @@ impl Bench {
             Measurement::Train(command) => command.run(),
             Measurement::Generate(command) => command.run(),
             Measurement::Context(command) => command.run(),
+            Measurement::Engine(command) => command.run(),
             Measurement::Ops(command) => command.run(),
             Measurement::Parity(command) => command.run(),
         }

@@ -3,6 +3,7 @@
 
 pub mod completions;
 pub mod detokenize;
+pub mod engine;
 pub mod explain;
 pub mod generate;
 pub mod sampler;

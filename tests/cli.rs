@@ -457,7 +457,6 @@ fn bench_generate_measures_a_grid_and_draws_it() {
     assert_eq!(rows.len(), 2 + 2 * 2 * 2 * 2, "{}", ran.stdout);
     assert!(ran.stdout.contains("paged int8") && ran.stdout.contains("GB/s"), "{}", ran.stdout);
     assert!(fs::read(&plot).unwrap().starts_with(b"\x89PNG"));
-    let mixed = ["bench", "engine", "--workload", "nano", "--requests", "2", "--runs", "1", "--json"];
     let context = ["bench", "context", "--workload", "nano", "--lengths", "16,8", "--new-tokens", "3", "--plot"];
     let ran = run(fornax(context).arg(&plot)).exits(0);
     assert_eq!(ran.stdout.lines().filter(|line| line.starts_with('|')).count(), 4, "{}", ran.stdout);

@@ -4,15 +4,13 @@
 
 mod common;
 
-use std::ops::ControlFlow;
-
 use burn::tensor::Device;
 use fornax_base::rng::rng;
 use fornax_data::corpus::{Split, story};
 use fornax_data::tokenizer::Tokenizer;
-use fornax_infer::generate::{Limits, generate};
-use fornax_infer::sampler::Chain;
-use fornax_infer::speculative::{self, Draft, Lookup, SpeculationOptions, Speculator};
+use fornax_infer::engine::{Closed, EngineOptions, ModelFacts, Request, ValidRequest, run_closed};
+use fornax_infer::sampler::SamplingOptions;
+use fornax_infer::speculative::{Draft, Lookup, SpeculationOptions};
 use fornax_model::weights::{LoadOptions, load};
 use fornax_model::{Decoder, Layout, token_tensor};
 
@@ -23,28 +21,16 @@ const PROMPT: usize = 16;
 /// Another greedy token is allowed only where the two largest logits are this close.
 const TIE: f32 = 1e-4;
 
-fn plain(decoder: &Decoder, prompt: &[u32]) -> Vec<u32> {
-    let mut ids = Vec::new();
-    let limits = Limits { max_tokens: NEW, stop_ids: Vec::new() };
-    let mut chain = Chain::greedy(decoder.config().vocab_size);
-    generate(decoder, prompt, &mut chain, &limits, &mut |id| {
-        ids.push(id);
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    ids
-}
-
-fn drafted(decoder: &Decoder, prompt: &[u32], speculator: &mut Speculator) -> Vec<u32> {
-    let mut ids = Vec::new();
-    let limits = Limits { max_tokens: NEW, stop_ids: Vec::new() };
-    let mut chain = Chain::greedy(decoder.config().vocab_size);
-    speculative::generate(decoder, prompt, &mut chain, speculator, &limits, &mut |id| {
-        ids.push(id);
-        ControlFlow::Continue(())
-    })
-    .unwrap();
-    ids
+/// What the engine makes of all prompts, eight at a time, with and without proposals.
+fn run(decoder: &Decoder, prompts: &[Vec<u32>], speculation: Option<SpeculationOptions>) -> Closed {
+    let options = EngineOptions { max_running: 8, speculation, ..EngineOptions::default() };
+    let facts = ModelFacts::of(decoder, decoder.config().context, 1);
+    let sampling = SamplingOptions { ignore_eos: true, ..SamplingOptions::greedy() };
+    let request = |prompt: &Vec<u32>| {
+        let request = Request::new(prompt.clone(), sampling.clone());
+        ValidRequest::new(Request { max_tokens: Some(NEW), ..request }, &facts).unwrap()
+    };
+    run_closed(decoder, &options, prompts.iter().map(request).collect()).unwrap()
 }
 
 /// How far the two largest logits behind `ids` lie apart.
@@ -82,7 +68,7 @@ fn greedy_text_is_that_of_plain_decoding_on_200_prompts() {
             ids
         })
         .collect();
-    let expected: Vec<Vec<u32>> = prompts.iter().map(|prompt| plain(&target, prompt)).collect();
+    let expected = run(&target, &prompts, None);
     let drafts = [
         ("lookup", Draft::Lookup(Lookup { least: 1, most: 4 }), 4),
         ("a noisy model", Draft::Model(Box::new(noisy(&target))), 3),
@@ -90,18 +76,18 @@ fn greedy_text_is_that_of_plain_decoding_on_200_prompts() {
     ];
     for (name, draft, most) in drafts {
         let options = SpeculationOptions { most, fixed: true, ..SpeculationOptions::new(draft) };
-        let mut speculator = Speculator::new(options, &target, PROMPT + NEW).unwrap();
+        let found = run(&target, &prompts, Some(options));
         let mut ties = 0;
-        for (prompt, expected) in prompts.iter().zip(&expected) {
-            let ids = drafted(&target, prompt, &mut speculator);
-            assert_eq!(ids.len(), NEW);
+        for ((prompt, expected), found) in prompts.iter().zip(&expected.outcomes).zip(&found.outcomes) {
+            let (expected, ids) = (expected.answers[0].ids(), found.answers[0].ids());
+            assert_eq!((ids.len(), expected.len()), (NEW, NEW));
             if let Some(place) = (0..NEW).find(|&i| ids[i] != expected[i]) {
                 let before = [prompt.as_slice(), &ids[..place]].concat();
                 assert!(gap(&target, &before) < TIE, "{name}: another token without a tie");
                 ties += 1;
             }
         }
-        let stats = speculator.stats();
+        let stats = found.speculation.unwrap();
         println!(
             "{name}: {ties} ties, accepted {:.2}, {:.2} tokens a round",
             stats.acceptance().unwrap(),

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use fornax_base::rng::rng;
 use fornax_infer::engine::{
-    Batching, Closed, EngineError, EngineOptions, KvLayout, Memory, ModelFacts, Request, ValidRequest, run_closed,
+    Batching, Closed, EngineError, EngineOptions, Memory, ModelFacts, Request, ValidRequest, run_closed,
 };
 use fornax_infer::sampler::SamplingOptions;
 use fornax_model::Decoder;
@@ -170,14 +170,10 @@ impl MixedBench {
         (batching, max_running): (Batching, usize),
         requests: &[(Vec<u32>, usize)],
     ) -> Result<Closed, BenchError> {
-        let layout = match self.cache.page_len {
-            Some(page_len) => KvLayout::Paged { page_len },
-            None => KvLayout::Contiguous,
-        };
         // Room for all that run, and the pages at their ends that are not full.
         let room = LONGEST + self.cache.page_len.unwrap_or(0);
         let options = EngineOptions {
-            layout,
+            layout: self.cache.layout(),
             element: Some(self.cache.element),
             memory: Memory::Tokens(max_running * room),
             max_running,

@@ -1,6 +1,7 @@
 //! Sequences of one length that go through a decoder together, over any cache.
 
 use burn::tensor::{DType, Device, Int, Tensor};
+use fornax_infer::engine::KvLayout;
 use fornax_model::{Decoder, KvCache, KvElement, Layout, ModelConfig, Segment, token_tensor};
 
 use super::BenchError;
@@ -21,6 +22,11 @@ impl CacheKind {
     /// Its word in reports.
     pub fn word(&self) -> &'static str {
         if self.page_len.is_some() { "paged" } else { "contiguous" }
+    }
+
+    /// The same for an engine.
+    pub fn layout(&self) -> KvLayout {
+        self.page_len.map_or(KvLayout::Contiguous, |page_len| KvLayout::Paged { page_len })
     }
 
     /// Pages of a sequence of `tokens` tokens.

@@ -1,13 +1,12 @@
 //! Every way of decoding held to the forward without a cache, on the recorded models: each cache, tokens that come at
 //! once, in pieces and one by one, and each kind of draft.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use fornax_infer::generate::{GenerateError, Limits, generate};
-use fornax_infer::sampler::Chain;
-use fornax_infer::speculative::{self, Draft, Lookup, SpeculationError, SpeculationOptions, Speculator};
+use fornax_infer::engine::{EngineOptions, KvLayout, Memory, ModelFacts, Request, ValidRequest, run_closed};
+use fornax_infer::sampler::SamplingOptions;
+use fornax_infer::speculative::{Draft, Lookup, SpeculationOptions};
 use fornax_model::weights::{LoadOptions, load};
 use fornax_model::{Decoder, KvCache, KvElement, Layout, Segment, token_tensor};
 use serde::Serialize;
@@ -159,37 +158,44 @@ fn drafts(decoder: &Decoder) -> Vec<(&'static str, Draft)> {
 /// Greedy texts with and without proposals: the tokens that were compared, and how many texts became others where the
 /// two likeliest logits lie apart by more than `tie` of the greatest.
 fn drafted(decoder: &Decoder, recorded: &Recorded, draft: Draft, tie: f64) -> Result<(usize, usize), ParityError> {
-    let options = SpeculationOptions { most: 3, fixed: true, ..SpeculationOptions::new(draft) };
-    let context = decoder.config().context;
-    let length = recorded.columns.min(context.saturating_sub(NEW + 1)).max(1);
-    let device = |error: GenerateError| ParityError::device(error);
-    let mut speculator = Speculator::new(options, decoder, (length + NEW).min(context))
-        .map_err(|error: SpeculationError| ParityError::device(error))?;
-    let limits = Limits { max_tokens: NEW, stop_ids: Vec::new() };
-    let (mut tokens, mut other) = (0, 0);
-    for row in recorded.tokens.chunks(recorded.columns) {
-        let prompt = &row[..length];
-        let chain = || Chain::greedy(decoder.config().vocab_size);
-        let (mut plain, mut fast) = (Vec::new(), Vec::new());
-        generate(decoder, prompt, &mut chain(), &limits, &mut |id| {
-            plain.push(id);
-            ControlFlow::Continue(())
-        })
-        .map_err(device)?;
-        speculative::generate(decoder, prompt, &mut chain(), &mut speculator, &limits, &mut |id| {
-            fast.push(id);
-            ControlFlow::Continue(())
-        })
-        .map_err(device)?;
-        tokens += plain.len();
-        if let Some(place) = plain.iter().zip(&fast).position(|(a, b)| a != b) {
-            let before = [prompt, &plain[..place]].concat();
-            other += usize::from(gap(decoder, &before)? > tie);
+    let speculation = SpeculationOptions { most: 3, fixed: true, ..SpeculationOptions::new(draft) };
+    let length = recorded.columns.min(decoder.config().context.saturating_sub(NEW)).max(1);
+    let prompts: Vec<&[u32]> = recorded.tokens.chunks(recorded.columns).map(|row| &row[..length]).collect();
+    let plain = texts(decoder, &prompts, None)?;
+    let fast = texts(decoder, &prompts, Some(speculation))?;
+    let mut other = 0;
+    for ((prompt, plain), fast) in prompts.iter().zip(&plain).zip(&fast) {
+        if let Some(place) = plain.iter().zip(fast).position(|(a, b)| a != b) {
+            other += usize::from(gap(decoder, &[prompt, &plain[..place]].concat())? > tie);
         } else {
             other += usize::from(plain.len() != fast.len());
         }
     }
-    Ok((tokens, other))
+    Ok((plain.iter().map(Vec::len).sum(), other))
+}
+
+/// What the engine makes of all prompts together.
+fn texts(
+    decoder: &Decoder,
+    prompts: &[&[u32]],
+    speculation: Option<SpeculationOptions>,
+) -> Result<Vec<Vec<u32>>, ParityError> {
+    let options = EngineOptions {
+        layout: KvLayout::Paged { page_len: PAGE_LEN },
+        memory: Memory::Tokens(prompts.len() * (prompts[0].len() + NEW + PAGE_LEN)),
+        max_running: prompts.len(),
+        speculation,
+        ..EngineOptions::default()
+    };
+    let facts = ModelFacts::of(decoder, usize::MAX, 1);
+    let sampling = SamplingOptions { ignore_eos: true, ..SamplingOptions::greedy() };
+    let valid = |prompt: &&[u32]| {
+        let request = Request::new(prompt.to_vec(), sampling.clone());
+        ValidRequest::new(Request { max_tokens: Some(NEW), ..request }, &facts)
+    };
+    let valid = prompts.iter().map(valid).collect::<Result<_, _>>().map_err(ParityError::device)?;
+    let closed = run_closed(decoder, &options, valid).map_err(ParityError::device)?;
+    Ok(closed.outcomes.iter().map(|outcome| outcome.answers[0].ids()).collect())
 }
 
 /// How far the two largest logits behind `ids` lie apart, by the greatest.

@@ -9,7 +9,7 @@ use super::accept::Proposed;
 use super::adaptive::{Adaptive, Costs};
 use super::lookup::Lookup;
 use super::statistics::SpeculationStats;
-use crate::generate::{GenerateError, PREFILL_CHUNK};
+use crate::generate::PREFILL_CHUNK;
 use crate::sampler::Chain;
 
 /// What makes proposals.
@@ -50,7 +50,8 @@ impl SpeculationOptions {
 }
 
 /// Why a draft cannot serve a model.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpeculationError {
     /// Ids mean other tokens.
     #[error("the draft model has a vocabulary of {draft} tokens, the model one of {target}")]
@@ -66,6 +67,12 @@ pub enum SpeculationError {
         /// The draft's.
         draft: usize,
         /// The model's.
+        target: usize,
+    },
+    /// It would read what the model has forgotten.
+    #[error("the draft model sees further back than the {target} tokens of the model's windows")]
+    Window {
+        /// Tokens that the model sees at most.
         target: usize,
     },
     /// The draft runs elsewhere.
@@ -125,6 +132,12 @@ impl SpeculationOptions {
                     let (draft, target) = (draft.context, target_config.context);
                     return Err(SpeculationError::Context { draft, target });
                 }
+                let reach = |windows: &[Option<usize>]| windows.iter().map(|w| w.unwrap_or(usize::MAX)).max();
+                let (draft, target_reach) = (reach(&draft.windows), reach(&target_config.windows));
+                if draft > target_reach {
+                    // Pages are given back once the model's windows have left them.
+                    return Err(SpeculationError::Window { target: target_reach.unwrap_or(0) });
+                }
                 let (draft, target) = (plain(model), plain(target));
                 if draft != target {
                     let word = |device: Device| format!("{device:?}");
@@ -144,11 +157,11 @@ impl SpeculationOptions {
 }
 
 impl SpeculationOptions {
-    /// Bytes that each page of a draft model's cache takes beside the model's own; 0 without one.
-    pub fn page_bytes(&self, page_len: usize, element: KvElement) -> u64 {
+    /// The draft model, where that is what proposes.
+    pub fn model(&self) -> Option<&Decoder> {
         match &self.draft {
-            Draft::Model(model) => KvCache::page_bytes(model.config(), page_len, element),
-            Draft::Lookup(_) | Draft::EarlyExit { .. } => 0,
+            Draft::Model(model) => Some(model),
+            Draft::Lookup(_) | Draft::EarlyExit { .. } => None,
         }
     }
 }
@@ -163,6 +176,8 @@ pub struct Speculation {
     adaptive: Adaptive,
     /// Leading tokens of the sequence whose keys and values the draft model's cache holds.
     held: usize,
+    /// The pages that hold them.
+    pages: Vec<u32>,
     /// Proposed in this round.
     proposed: usize,
 }
@@ -172,7 +187,7 @@ pub struct Speculation {
 pub struct Item<'a> {
     /// Prompt and answer so far; the model's cache holds all but the last.
     pub history: &'a [u32],
-    /// Its pages, with room for the proposals; none over a contiguous cache.
+    /// Its pages, with room for the proposals.
     pub pages: &'a [u32],
     /// Tokens to propose at most, of [`Speculator::length`].
     pub length: usize,
@@ -180,6 +195,20 @@ pub struct Item<'a> {
     pub chain: &'a Chain,
     /// What is known of its drafts.
     pub state: &'a mut Speculation,
+}
+
+impl Item<'_> {
+    /// Forgets what the draft model's cache held in pages that are the sequence's no longer: a sequence that was put back
+    /// has others, and a shared page was copied for the model alone.
+    fn notice_pages(&mut self, page_len: usize) {
+        let state = &mut *self.state;
+        // A page that every window has left behind is named no more.
+        let same = |(old, new): &(&u32, &u32)| old == new || **new == u32::MAX;
+        let kept = state.pages.iter().zip(self.pages).take_while(same).count();
+        state.held = state.held.min(kept * page_len);
+        state.pages.clear();
+        state.pages.extend_from_slice(self.pages);
+    }
 }
 
 /// Makes proposals for the sequences of one model, and keeps the books.
@@ -193,49 +222,27 @@ pub struct Speculator {
 }
 
 impl Speculator {
-    /// For one sequence of at most `capacity` tokens; takes the memory of a draft model's cache.
-    ///
-    /// # Errors
-    /// What [`SpeculationOptions::check`] finds.
-    pub fn new(options: SpeculationOptions, target: &Decoder, capacity: usize) -> Result<Self, SpeculationError> {
-        Self::with_cache(options, target, |model| {
-            KvCache::new(model.config(), 1, capacity, KvElement::of(model.compute()), &plain(model))
-        })
-    }
-
     /// For the sequences of an engine, whose pages serve a draft model's cache too: page i of it belongs to the same
-    /// tokens as page i of the model's. Takes `pages` times [`SpeculationOptions::page_bytes`] of memory.
+    /// tokens as page i of the model's. Takes the memory of the latter.
     ///
     /// # Errors
     /// What [`SpeculationOptions::check`] finds.
-    pub fn paged(
+    pub fn new(
         options: SpeculationOptions,
         target: &Decoder,
         (pages, page_len): (usize, usize),
         element: KvElement,
     ) -> Result<Self, SpeculationError> {
-        Self::with_cache(options, target, |model| {
-            KvCache::paged(model.config(), pages, page_len, element, &plain(model))
-        })
-    }
-
-    fn with_cache(
-        options: SpeculationOptions,
-        target: &Decoder,
-        make: impl FnOnce(&Decoder) -> KvCache,
-    ) -> Result<Self, SpeculationError> {
         options.check(target)?;
-        let cache = match &options.draft {
-            Draft::Model(model) => Some(make(model)),
-            Draft::Lookup(_) | Draft::EarlyExit { .. } => None,
-        };
+        let cache =
+            options.model().map(|model| KvCache::paged(model.config(), pages, page_len, element, &plain(model)));
         Ok(Self { options, cache, costs: Costs::default(), stats: SpeculationStats::default() })
     }
 
     /// A sequence about which nothing is known yet.
     pub fn begin(&self) -> Speculation {
         let adaptive = Adaptive::new(self.options.most, self.options.fixed);
-        Speculation { adaptive, held: 0, proposed: 0 }
+        Speculation { adaptive, held: 0, pages: Vec::new(), proposed: 0 }
     }
 
     /// What happened so far.
@@ -255,13 +262,13 @@ impl Speculator {
     /// Proposals for each of `items`. `cache` is the one of `target`; it holds afterwards what it held before.
     ///
     /// # Errors
-    /// When the device fails. A draft model whose logits cannot be sampled proposes nothing.
+    /// The device's words, when it fails. A draft model whose logits cannot be sampled proposes nothing.
     pub fn propose(
         &mut self,
         target: &Decoder,
         cache: &mut KvCache,
         items: &mut [Item<'_>],
-    ) -> Result<Vec<Vec<Proposed>>, GenerateError> {
+    ) -> Result<Vec<Vec<Proposed>>, String> {
         let n = items.len();
         let start = Instant::now();
         let proposals = match &self.options.draft {
@@ -278,6 +285,7 @@ impl Speculator {
             Draft::Model(model) => {
                 // A draft model has a cache: the constructor made it.
                 let Some(own) = self.cache.as_mut() else { return Ok(vec![Vec::new(); n]) };
+                items.iter_mut().for_each(|item| item.notice_pages(own.capacity()));
                 let drafter = Drafter { decoder: model, layers: None, drawn: self.options.drawn };
                 drafter.propose(own, items, &mut self.costs)?
             }
@@ -286,12 +294,7 @@ impl Speculator {
                     item.state.held = item.history.len() - 1;
                 }
                 let drafter = Drafter { decoder: target, layers: Some(layers), drawn: self.options.drawn };
-                let proposals = drafter.propose(cache, items, &mut self.costs)?;
-                // A contiguous cache counts its tokens; the caller of a paged one does.
-                if let ([item], false) = (&*items, cache.is_paged()) {
-                    cache.truncate(item.history.len() - 1);
-                }
-                proposals
+                drafter.propose(cache, items, &mut self.costs)?
             }
         };
         let drafted = proposals.iter().filter(|proposal| !proposal.is_empty()).count();
@@ -350,7 +353,7 @@ impl Drafter<'_> {
         cache: &mut KvCache,
         items: &mut [Item<'_>],
         costs: &mut Costs,
-    ) -> Result<Vec<Vec<Proposed>>, GenerateError> {
+    ) -> Result<Vec<Vec<Proposed>>, String> {
         let mut proposals = vec![Vec::new(); items.len()];
         let mut chains: Vec<Option<Chain>> =
             items.iter().map(|item| (item.length > 0).then(|| item.chain.clone())).collect();
@@ -379,7 +382,7 @@ impl Drafter<'_> {
     }
 
     /// Reads what the cache lacks of each history, but for its end, which is read for the sake of its logits.
-    fn catch_up(&self, cache: &mut KvCache, items: &mut [Item<'_>]) -> Result<(), GenerateError> {
+    fn catch_up(&self, cache: &mut KvCache, items: &mut [Item<'_>]) -> Result<(), String> {
         for item in items.iter_mut().filter(|item| item.length > 0) {
             // After a round in which everything was accepted two tokens are new: no reason for a pass of its own.
             while item.state.held + 2 < item.history.len() {
@@ -393,7 +396,7 @@ impl Drafter<'_> {
     }
 
     /// The logits after the last token of each of `feeds`.
-    fn feed(&self, cache: &mut KvCache, feeds: &[Feed<'_>]) -> Result<Vec<Vec<f32>>, GenerateError> {
+    fn feed(&self, cache: &mut KvCache, feeds: &[Feed<'_>]) -> Result<Vec<Vec<f32>>, String> {
         let device = plain(self.decoder);
         let ids: Vec<u32> = feeds.iter().flat_map(|feed| feed.tokens).copied().collect();
         let (tokens, layout) = if cache.is_paged() {
@@ -416,13 +419,9 @@ impl Drafter<'_> {
             Some(*end - 1)
         });
         let ends: Vec<i32> = ends.collect();
-        let hidden_nc = hidden.reshape([ids.len(), config.width]);
-        let last_nc = hidden_nc.select(0, Tensor::<1, Int>::from_data(ends.as_slice(), &device));
-        let logits = self.decoder.logits(last_nc.unsqueeze_dim::<3>(1)).cast(DType::F32);
-        let position = feeds.iter().map(|feed| feed.past + feed.tokens.len()).max().unwrap_or(0);
-        let values = logits
-            .try_into_vec_as::<f32>()
-            .map_err(|error| GenerateError::Device { position, message: error.to_string() })?;
+        let last = hidden.select(0, Tensor::<1, Int>::from_data(ends.as_slice(), &device));
+        let logits = self.decoder.logits(last).cast(DType::F32);
+        let values = logits.try_into_vec_as::<f32>().map_err(|error| error.to_string())?;
         Ok(values.chunks_exact(config.vocab_size).map(<[f32]>::to_vec).collect())
     }
 

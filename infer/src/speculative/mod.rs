@@ -6,14 +6,12 @@
 mod accept;
 mod adaptive;
 mod draft;
-mod generate;
 mod lookup;
 mod statistics;
 
 pub use accept::{Choice, Proposed, Verdict, accept, choose};
 pub use adaptive::{Adaptive, Costs};
 pub use draft::{Draft, Item, Speculation, SpeculationError, SpeculationOptions, Speculator};
-pub use generate::generate;
 pub use lookup::Lookup;
 pub use statistics::SpeculationStats;
 

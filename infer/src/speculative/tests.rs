@@ -1,14 +1,14 @@
 //! What comes out is distributed as without proposals.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fornax_base::rng::{Rng, rng};
 use fornax_model::{Decoder, Layout, ModelConfig, token_tensor};
 
 use super::*;
-use crate::generate::{Finish, GenerateError, Limits, Report};
+use crate::engine::{Closed, EngineOptions, KvLayout, Memory, ModelFacts, Request, ValidRequest, run_closed};
+use crate::generate::Finish;
 use crate::sampler::{Chain, Distribution, SamplingOptions};
 
 /// Pearson's statistic of counts against probabilities, and its degrees of freedom; cells of fewer than 5 expected
@@ -175,21 +175,31 @@ fn options(draft: Draft, drawn: bool) -> SpeculationOptions {
     SpeculationOptions { most: 3, fixed: true, drawn, ..SpeculationOptions::new(draft) }
 }
 
+/// Continues `prompt` once for each of `samplings`, four at a time, by at most `max_tokens` tokens.
 fn run(
     decoder: &Decoder,
+    speculation: Option<SpeculationOptions>,
     prompt: &[u32],
-    sampling: &SamplingOptions,
-    speculator: &mut Speculator,
+    samplings: Vec<SamplingOptions>,
     max_tokens: usize,
-) -> (Vec<u32>, Report) {
-    let (mut ids, limits) = (Vec::new(), Limits { max_tokens, stop_ids: Vec::new() });
-    let mut chain = Chain::new(sampling, prompt, decoder.config().vocab_size, &[]).unwrap();
-    let mut keep = |id| {
-        ids.push(id);
-        ControlFlow::Continue(())
+) -> Closed {
+    let options = EngineOptions {
+        layout: KvLayout::Paged { page_len: 4 },
+        memory: Memory::Tokens(4 * 48),
+        max_running: 4,
+        speculation,
+        ..EngineOptions::default()
     };
-    let report = generate(decoder, prompt, &mut chain, speculator, &limits, &mut keep).unwrap();
-    (ids, report)
+    let facts = ModelFacts::of(decoder, 40, 1);
+    let request = |sampling| {
+        let request = Request { max_tokens: Some(max_tokens), ..Request::new(prompt.to_vec(), sampling) };
+        ValidRequest::new(request, &facts).unwrap()
+    };
+    run_closed(decoder, &options, samplings.into_iter().map(request).collect()).unwrap()
+}
+
+fn texts(closed: &Closed) -> Vec<Vec<u32>> {
+    closed.outcomes.iter().map(|outcome| outcome.answers[0].ids()).collect()
 }
 
 /// Four sampled tokens, of which up to three come from one round, against the product of the chain's own
@@ -220,17 +230,14 @@ fn sampled_texts_follow_the_distribution_of_the_whole_chain() {
         ];
         for (draft, drawn) in drafts {
             let word = format!("{draft:.20?} {drawn}");
-            let mut speculator = Speculator::new(options(draft, drawn), &target, 12).unwrap();
+            let samplings = (0..2000).map(|seed| SamplingOptions { seed, ..sampling.clone() }).collect();
+            let closed = run(&target, Some(options(draft, drawn)), &prompt, samplings, 4);
             let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
-            for seed in 0..2000 {
-                let sampling = SamplingOptions { seed, ..sampling.clone() };
-                let (ids, _) = run(&target, &prompt, &sampling, &mut speculator, 4);
-                *counts.entry(ids).or_default() += 1;
-            }
+            texts(&closed).into_iter().for_each(|ids| *counts.entry(ids).or_default() += 1);
             assert!(counts.keys().all(|ids| expected.contains_key(ids)), "{word}: an impossible text");
             let counts: Vec<u64> = expected.keys().map(|ids| counts.get(ids).copied().unwrap_or(0)).collect();
             assert_follows(&counts, &expected.values().copied().collect::<Vec<_>>());
-            let stats = speculator.stats();
+            let stats = closed.speculation.unwrap();
             assert!(stats.accepted > 0 && stats.accepted < stats.drafted, "{word}: {stats:?}");
         }
     }
@@ -246,20 +253,15 @@ fn without_drawn_proposals_the_text_is_that_of_plain_sampling() {
         Draft::Model(Box::new(target.clone())),
         Draft::EarlyExit { layers: 1 },
     ];
+    let samplings = |n: u64| -> Vec<SamplingOptions> {
+        let sampling = SamplingOptions { temperature: 0.9, min_p: 0.05, ..SamplingOptions::default() };
+        (0..n).map(|seed| SamplingOptions { seed, ..sampling.clone() }).collect()
+    };
+    let plain = texts(&run(&target, None, &prompt, samplings(20), 20));
     for draft in drafts {
-        let mut speculator = Speculator::new(options(draft, false), &target, 40).unwrap();
-        for seed in 0..20 {
-            let sampling = SamplingOptions { seed, temperature: 0.9, min_p: 0.05, ..SamplingOptions::default() };
-            let mut chain = chain(&sampling, &prompt);
-            let mut text = prompt.to_vec();
-            for _ in 0..20 {
-                let id = chain.sample(&logits_after(&target, &text), None).unwrap().id;
-                chain.accept(id);
-                text.push(id);
-            }
-            let (ids, _) = run(&target, &prompt, &sampling, &mut speculator, 20);
-            assert_eq!(ids, text[prompt.len()..]);
-        }
+        let closed = run(&target, Some(options(draft, false)), &prompt, samplings(20), 20);
+        assert_eq!(texts(&closed), plain);
+        assert!(closed.speculation.unwrap().accepted > 0);
     }
 }
 
@@ -269,13 +271,14 @@ fn the_target_as_its_own_draft_is_always_accepted() {
     let target = decoder(2, 5);
     for (temperature, drawn) in [(0.0, true), (1.0, true), (1.0, false)] {
         let draft = Draft::Model(Box::new(target.clone()));
-        let mut speculator = Speculator::new(options(draft, drawn), &target, 40).unwrap();
         let sampling = SamplingOptions { temperature, ..SamplingOptions::default() };
-        let (ids, report) = run(&target, &[1, 4], &sampling, &mut speculator, 33);
-        assert_eq!((ids.len(), report.generated_tokens, report.finish), (33, 33, Finish::Length));
-        let stats = speculator.stats();
-        assert_eq!((stats.acceptance(), stats.drafts), (Some(1.0), 8), "{stats:?}");
-        assert_eq!(stats.accepted_at, [8, 8, 8]);
+        let closed = run(&target, Some(options(draft, drawn)), &[1, 4], vec![sampling; 3], 33);
+        assert!(texts(&closed).iter().all(|text| text.len() == 33));
+        let stats = closed.speculation.unwrap();
+        assert_eq!((stats.acceptance(), stats.drafts), (Some(1.0), 3 * 8), "{stats:?}");
+        assert_eq!(stats.accepted_at, [24, 24, 24]);
+        // A pass for the prompts and eight rounds.
+        assert_eq!(closed.stats.steps, 9);
     }
 }
 
@@ -283,27 +286,20 @@ fn the_target_as_its_own_draft_is_always_accepted() {
 fn limits_and_stop_tokens_hold_inside_a_round() {
     let target = decoder(2, 5);
     let greedy = SamplingOptions::greedy();
-    let fresh = || {
+    let go = |sampling: &SamplingOptions, max_tokens: usize| {
         let draft = Draft::Model(Box::new(target.clone()));
-        Speculator::new(options(draft, true), &target, 40).unwrap()
+        let closed = run(&target, Some(options(draft, true)), &[1, 4], vec![sampling.clone()], max_tokens);
+        (texts(&closed).remove(0), closed.outcomes[0].answers[0].finish.unwrap())
     };
-    let (whole, report) = run(&target, &[1, 4], &greedy, &mut fresh(), 100);
-    assert_eq!((whole.len(), report.finish), (38, Finish::Context));
+    let (whole, finish) = go(&greedy, 38);
+    assert_eq!((whole.len(), finish), (38, Finish::Context));
     for max_tokens in 0..9 {
-        let (ids, report) = run(&target, &[1, 4], &greedy, &mut fresh(), max_tokens);
-        assert_eq!((ids.as_slice(), report.finish), (&whole[..max_tokens], Finish::Length));
+        assert_eq!(go(&greedy, max_tokens), (whole[..max_tokens].to_vec(), Finish::Length));
     }
     // Each new token of the text as a stop token: nothing behind it comes out.
     for (place, &stop) in whole.iter().enumerate().filter(|&(i, id)| !whole[..i].contains(id)) {
-        let mut chain = Chain::new(&greedy, &[1, 4], VOCABULARY, &[]).unwrap();
-        let limits = Limits { max_tokens: 20, stop_ids: vec![stop] };
-        let mut ids = Vec::new();
-        let mut keep = |id| {
-            ids.push(id);
-            ControlFlow::Continue(())
-        };
-        let report = generate(&target, &[1, 4], &mut chain, &mut fresh(), &limits, &mut keep).unwrap();
-        assert_eq!((ids.as_slice(), report.finish), (&whole[..place], Finish::Stop));
+        let sampling = SamplingOptions { stop_ids: vec![stop], ..greedy.clone() };
+        assert_eq!(go(&sampling, 20), (whole[..place].to_vec(), Finish::Stop));
     }
 }
 
@@ -318,19 +314,49 @@ fn a_broken_draft_model_proposes_nothing() {
             parameter.set_flat(Tensor::from_data(values, &Device::flex()));
         }
     });
-    let draft = Draft::Model(Box::new(broken));
-    let mut speculator = Speculator::new(options(draft, true), &target, 40).unwrap();
-    let (ids, _) = run(&target, &[1, 4], &SamplingOptions::greedy(), &mut speculator, 10);
-    let lookup = Draft::Lookup(Lookup { least: 8, most: 8 });
-    let mut plain = Speculator::new(options(lookup, true), &target, 40).unwrap();
-    assert_eq!(ids, run(&target, &[1, 4], &SamplingOptions::greedy(), &mut plain, 10).0);
-    assert_eq!(speculator.stats().drafts, 0);
+    let draft = options(Draft::Model(Box::new(broken)), true);
+    let closed = run(&target, Some(draft), &[1, 4], vec![SamplingOptions::greedy()], 10);
+    assert_eq!(texts(&closed), texts(&run(&target, None, &[1, 4], vec![SamplingOptions::greedy()], 10)));
+    assert_eq!(closed.speculation.unwrap().drafts, 0);
+}
+
+/// So little memory that sequences are put back again and again, while others draft: every text is that of its seed, and
+/// a request that wants no proposals gets none.
+#[test]
+fn drafts_do_not_mind_preemption_and_a_request_can_refuse_them() {
+    let target = decoder(2, 3);
+    let go = |speculation: Option<SpeculationOptions>, tokens: usize, speculate: bool| {
+        let options = EngineOptions {
+            layout: KvLayout::Paged { page_len: 4 },
+            memory: Memory::Tokens(tokens),
+            max_running: 4,
+            speculation,
+            ..EngineOptions::default()
+        };
+        let facts = ModelFacts::of(&target, 40, 1);
+        let request = |seed: u64| {
+            let sampling = SamplingOptions { seed, ..SamplingOptions::default() };
+            let prompt = vec![1, 2, (seed % 6) as u32];
+            let request = Request { max_tokens: Some(24), speculate, ..Request::new(prompt, sampling) };
+            ValidRequest::new(request, &facts).unwrap()
+        };
+        run_closed(&target, &options, (0..12).map(request).collect()).unwrap()
+    };
+    let plain = go(None, 4 * 40, true);
+    for draft in [Draft::Model(Box::new(decoder(1, 4))), Draft::EarlyExit { layers: 1 }] {
+        let tight = go(Some(options(draft.clone(), false)), 52, true);
+        assert!(tight.stats.preemptions > 0, "{:?}", tight.stats);
+        assert!(tight.speculation.as_ref().unwrap().accepted > 0);
+        assert_eq!(texts(&tight), texts(&plain));
+        let refused = go(Some(options(draft, true)), 4 * 40, false);
+        assert_eq!((refused.speculation.as_ref().unwrap().drafts, texts(&refused)), (0, texts(&plain)));
+    }
 }
 
 #[test]
 fn what_cannot_serve_is_refused_with_both_numbers() {
     let target = decoder(2, 5);
-    let refused = |options: SpeculationOptions| Speculator::new(options, &target, 8).unwrap_err().to_string();
+    let refused = |options: SpeculationOptions| options.check(&target).unwrap_err().to_string();
     let model = |config: &ModelConfig| {
         SpeculationOptions::new(Draft::Model(Box::new(Decoder::init(config, 0, &Device::flex()))))
     };
@@ -349,19 +375,4 @@ fn what_cannot_serve_is_refused_with_both_numbers() {
         let sentence = refused(SpeculationOptions { most, ..SpeculationOptions::new(lookup(1, 1)) });
         assert_eq!(sentence, format!("the draft length is {most}, expected from 1 to 64"));
     }
-}
-
-/// The way of an empty prompt and of one that is too long is that of plain generation.
-#[test]
-fn prompts_are_checked() {
-    let target = decoder(2, 5);
-    let mut speculator = Speculator::new(options(Draft::EarlyExit { layers: 1 }, true), &target, 40).unwrap();
-    let limits = Limits { max_tokens: 3, stop_ids: Vec::new() };
-    let mut chain = chain(&SamplingOptions::greedy(), &[]);
-    let mut go = |prompt: &[u32]| {
-        generate(&target, prompt, &mut chain, &mut speculator, &limits, &mut |_| ControlFlow::Continue(()))
-    };
-    assert!(matches!(go(&[]), Err(GenerateError::EmptyPrompt)));
-    assert!(matches!(go(&[1; 40]), Err(GenerateError::PromptTooLong { tokens: 40, context: 40 })));
-    assert!(matches!(go(&[6]), Err(GenerateError::UnknownToken { id: 6, vocab_size: 6 })));
 }

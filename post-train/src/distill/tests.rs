@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use fornax_infer::generate::Limits;
-use fornax_infer::sampler::{Chain, SamplingOptions};
-use fornax_infer::speculative::{self, Draft, SpeculationOptions, Speculator};
+use fornax_infer::engine::{EngineOptions, ModelFacts, Request, ValidRequest, run_closed};
+use fornax_infer::sampler::SamplingOptions;
+use fornax_infer::speculative::{Draft, SpeculationOptions};
 use fornax_model::ModelConfig;
 use fornax_model::ops::{self, DivergenceOptions, Headed};
 use fornax_model::packed::Codes;
@@ -153,22 +153,18 @@ fn a_student_comes_nearer_to_its_teacher() {
 /// As the draft of its teacher: the share of its proposals that are accepted over 40 sampled texts.
 fn acceptance(student: &Decoder) -> f64 {
     let teacher = model(32, 8, 0.3);
-    let options = SpeculationOptions {
-        most: 3,
-        fixed: true,
-        ..SpeculationOptions::new(Draft::Model(Box::new(student.clone())))
-    };
-    let mut speculator = Speculator::new(options, &teacher, 16).unwrap();
-    for seed in 0..40 {
+    let draft = Draft::Model(Box::new(student.clone()));
+    let speculation = SpeculationOptions { most: 3, fixed: true, ..SpeculationOptions::new(draft) };
+    let options = EngineOptions { speculation: Some(speculation), ..EngineOptions::default() };
+    let facts = ModelFacts::of(&teacher, 16, 1);
+    let request = |seed: u64| {
         let mut random = rng(2, seed, "prompt");
         let prompt: Vec<u32> = (0..3).map(|_| random.below(LETTERS.len() as u64) as u32).collect();
-        let sampling = SamplingOptions { seed, ..SamplingOptions::default() };
-        let mut chain = Chain::new(&sampling, &prompt, LETTERS.len(), &[]).unwrap();
-        let limits = Limits { max_tokens: 13, stop_ids: Vec::new() };
-        let go = &mut |_| std::ops::ControlFlow::Continue(());
-        speculative::generate(&teacher, &prompt, &mut chain, &mut speculator, &limits, go).unwrap();
-    }
-    speculator.stats().acceptance().unwrap()
+        let request = Request::new(prompt, SamplingOptions { seed, ..SamplingOptions::default() });
+        ValidRequest::new(request, &facts).unwrap()
+    };
+    let closed = run_closed(&teacher, &options, (0..40).map(request).collect()).unwrap();
+    closed.speculation.unwrap().acceptance().unwrap()
 }
 
 /// What distillation is for in speculative decoding: the draft says what the model would.

@@ -51,8 +51,8 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "DTYPE", value_delimiter = ',')]
     kv_dtype: Vec<KvElement>,
     /// What proposes tokens: off; lookup (what followed the same tokens before); exit:N (the model's N leading layers); or
-    /// the folder of a smaller model with the same vocabulary. For one sequence over a contiguous cache
-    #[arg(long, value_name = "off|lookup|exit:N|DIR", value_delimiter = ',', default_value = "off")]
+    /// the folder of a smaller model with the same vocabulary
+    #[arg(long, value_name = "DRAFT", value_delimiter = ',', default_value = "off")]
     speculate: Vec<String>,
     /// Propose so many tokens always; without it, as many as pay, up to 8
     #[arg(long, value_name = "N")]

@@ -159,6 +159,7 @@ impl Core {
     pub(crate) fn cancel(&mut self, request: RequestId) {
         if self.close(request) {
             self.stats.cancelled += 1;
+            self.note_decisions();
         }
     }
 

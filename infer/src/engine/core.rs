@@ -406,7 +406,8 @@ impl Core {
         }
     }
 
-    fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
+    /// What a request that is not done took so far.
+    pub(crate) fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
         let Some(open) = self.requests.get(&request) else { return Usage::default() };
         let now = Instant::now();
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {

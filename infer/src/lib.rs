@@ -6,3 +6,5 @@ pub mod detokenize;
 pub mod explain;
 pub mod generate;
 pub mod sampler;
+pub mod stop;
+pub mod text;

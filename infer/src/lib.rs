@@ -5,4 +5,6 @@ pub mod completions;
 pub mod detokenize;
 pub mod explain;
 pub mod generate;
+pub mod grammar;
 pub mod sampler;
+pub mod tools;

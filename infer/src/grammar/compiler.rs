@@ -136,10 +136,29 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String>
 /// Sorts the library's words into errors.
 fn classify(kind: &'static str, message: &str) -> GrammarError {
     let reason = plain(message);
-    if let Some(keyword) = ["oneOf", "min/maxProperties"].iter().find(|keyword| reason.contains(*keyword)) {
-        return GrammarError::Unsupported { keyword: (*keyword).to_owned(), place: "#".to_owned() };
+    let unsupported = |keyword: String| GrammarError::Unsupported { keyword, place: "#".to_owned() };
+    // Found behind references that lead outside of what was looked at before.
+    if let Some((_, keys)) = reason.split_once("Unimplemented keys: [") {
+        return unsupported(keys.split(']').next().unwrap_or_default().replace('"', ""));
     }
-    let heavy = ["too many", "too big", "too large", "too complex", "fuel", "limit", "exceeded"];
+    if let Some((_, format)) = reason.split_once("Unknown format: ") {
+        return unsupported(format!("format: {format}"));
+    }
+    if let Some((_, resource)) = reason.split_once("Resource '") {
+        let resource = resource.split('\'').next().unwrap_or_default();
+        return unsupported(format!("$ref: {resource}"));
+    }
+    for (words, keyword) in [
+        ("oneOf constraints", "oneOf with options that may both hold"),
+        ("min/maxProperties", "minProperties or maxProperties beside optional properties"),
+        ("are not disjoint", "patternProperties that may match the same name"),
+        ("circular references", "$ref to itself beside other keywords"),
+    ] {
+        if reason.contains(words) {
+            return unsupported(keyword.to_owned());
+        }
+    }
+    let heavy = ["too many", "too big", "too large", "too complex", "fuel", "limit", "exceeded", "stack level"];
     if heavy.iter().any(|word| reason.contains(word)) {
         return GrammarError::TooComplex { kind, reason };
     }

@@ -147,7 +147,10 @@ fn json_schema(schema: &Value, limits: &GrammarLimits) -> Result<GrammarWithLexe
 /// Adds how the library shall write JSON, which it reads from the schema.
 fn with_options(mut schema: Value) -> Value {
     if let Some(object) = schema.as_object_mut() {
-        object.insert("x-guidance".to_owned(), json!({"whitespace_pattern": WHITE_SPACE}));
+        object.insert(
+            "x-guidance".to_owned(),
+            json!({"whitespace_pattern": WHITE_SPACE, "json_allow_general_unicode_escapes": true}),
+        );
     }
     schema
 }

@@ -173,7 +173,7 @@ proptest! {
 
     /// F15.
     #[test]
-    fn any_split_gives_the_same_calls(text in text(), cuts in prop::collection::vec(0_usize..200, 0..12), form in 0_usize..4) {
+    fn f15_any_split_gives_the_same_calls(text in text(), cuts in prop::collection::vec(0_usize..200, 0..12), form in 0_usize..4) {
         use ToolFormat::{Hermes, Llama3, Mistral, MistralNamed};
         let format = [Hermes, Llama3, Mistral, MistralNamed][form];
         let mut whole = ToolParser::new(format, names());

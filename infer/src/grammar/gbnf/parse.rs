@@ -309,7 +309,9 @@ impl Reader<'_> {
                 Some(character @ ('\\' | '"' | '[' | ']')) => return Ok(character),
                 // llama.cpp refuses what it does not know; `\-` and `\^` are common, and cannot mean anything else.
                 Some(character @ ('-' | '^' | '/' | '\'')) => return Ok(character),
-                Some(character) => return self.fail(start, format!("the escape `\\{character}` is not known")),
+                Some(character) => {
+                    return self.fail(start, format!("the escape `\\{}` is not known", character.escape_debug()));
+                }
                 None => return self.fail(start, "an escape is not finished"),
             },
             Some(character) => return Ok(character),

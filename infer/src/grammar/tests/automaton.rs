@@ -89,7 +89,7 @@ fn validate_counts_the_allowed_beginning() {
 }
 
 #[test]
-fn issue_g3_a_grammar_without_possible_tokens_is_stuck() {
+fn g3_a_grammar_without_possible_tokens_is_stuck() {
     // The vocabulary cannot write "é"; the grammar wants it after "a".
     let words: Vec<Vec<u8>> = vec![b"a".to_vec(), b"b".to_vec(), b"\xff<end>".to_vec()];
     let environment = vocabulary::trie(&words, &[2]).unwrap();

@@ -26,8 +26,8 @@ fn alone(name: &str, work: impl FnOnce()) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn issue_g1_no_grammar_takes_64_mb_to_compile() {
-    alone("issue_g1_no_grammar_takes_64_mb_to_compile", || {
+fn g1_no_grammar_takes_64_mb_to_compile() {
+    alone("g1_no_grammar_takes_64_mb_to_compile", || {
         let compiler = bytes_compiler();
         compiler.compile(&GrammarSpec::JsonObject).unwrap();
         for (name, spec) in limits::heavy() {
@@ -43,8 +43,8 @@ fn issue_g1_no_grammar_takes_64_mb_to_compile() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn issue_g4_thousands_of_schemas_stay_within_the_cache() {
-    alone("issue_g4_thousands_of_schemas_stay_within_the_cache", || {
+fn g4_thousands_of_schemas_stay_within_the_cache() {
+    alone("g4_thousands_of_schemas_stay_within_the_cache", || {
         let nightly = std::env::var("FORNAX_TEST_SCALE").is_ok_and(|scale| scale == "nightly");
         let count = if nightly { 10_000 } else { 1_500 };
         // As many bytes for each schema at either scale.

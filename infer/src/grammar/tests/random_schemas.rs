@@ -70,7 +70,7 @@ fn schema(dice: &mut Dice, depth: u32) -> Value {
             if dice.often(50) {
                 put("pattern", json!(dice.of(&["^[a-z]{2,5}$", "[0-9]", "^(ab|cd)+$", r"^\d+-\w$", "é?x$"])));
             } else {
-                put("format", json!(dice.of(&["uuid", "ipv4", "time"])));
+                put("format", json!(dice.of(&["uuid", "ipv4", "time", "date", "date-time", "hostname", "email"])));
             }
         }
         5 => {
@@ -125,14 +125,14 @@ fn sample(grammar: &mut Grammar, tokenizer: &Tokenizer, dice: &mut Dice, free: u
         let mask = grammar.mask().unwrap();
         let allowed: Vec<u32> = mask.ids().collect();
         assert_eq!(grammar.validate(&[allowed[0]]), Ok(1));
-        let urgent = |id: &&u32| {
-            let bytes = tokenizer.spelled(**id);
-            let end = Some(**id) == tokenizer.eos_id();
-            let place = b"}]\",:0123456789".iter().position(|byte| bytes == [*byte]);
-            (!end, place.unwrap_or(99), bytes.len())
+        let urgent = |id: &u32| {
+            let bytes = tokenizer.spelled(*id);
+            let end = Some(*id) == tokenizer.eos_id();
+            b"}]\"@Z:x,0123456789.-".iter().position(|byte| bytes == [*byte]).filter(|_| !end).or(end.then_some(0))
         };
         let random = allowed[dice.below(allowed.len() as u32) as usize];
-        let id = if ids.len() < free { random } else { *allowed.iter().min_by_key(urgent).unwrap() };
+        let closing = allowed.iter().filter_map(|id| Some((urgent(id)?, *id))).min();
+        let id = if ids.len() < free { random } else { closing.map_or(random, |(_, id)| id) };
         grammar.accept(id).unwrap();
         if Some(id) != tokenizer.eos_id() {
             ids.push(id);
@@ -142,12 +142,12 @@ fn sample(grammar: &mut Grammar, tokenizer: &Tokenizer, dice: &mut Dice, free: u
 }
 
 #[test]
-fn issue_g5_what_is_sampled_under_random_schemas_is_valid() {
+fn g5_what_is_sampled_under_random_schemas_is_valid() {
     let tokenizer = trained();
     let end: Vec<u32> = tokenizer.eos_id().into_iter().collect();
     let compiler =
         GrammarCompiler::new(&tokenizer, tokenizer.vocab_size(), &end, GrammarLimits::default()).unwrap();
-    let (mut sampled, mut unfinished, mut refused) = (0, 0, 0);
+    let (mut sampled, mut unfinished, mut refused, mut beyond) = (0, 0, 0, 0);
     for seed in 0..1_000 {
         let mut dice = Dice::new(seed);
         let schema = schema(&mut dice, 3);
@@ -165,12 +165,22 @@ fn issue_g5_what_is_sampled_under_random_schemas_is_valid() {
             unfinished += 1;
             continue;
         };
-        let value: Value =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} of {schema}"));
+        let value: Value = match serde_json::from_str(&text) {
+            Ok(value) => value,
+            // JSON has no largest number; this reader has.
+            Err(error) if error.to_string().contains("number out of range") => {
+                beyond += 1;
+                continue;
+            }
+            Err(error) => panic!("{error}: {text} of {schema}"),
+        };
         assert!(validator.is_valid(&value), "{text} of {schema}");
         sampled += 1;
     }
-    assert!(sampled > 900, "{sampled} sampled, {unfinished} did not end, {refused} refused");
+    assert!(sampled > 900, "{sampled} sampled, {unfinished} did not end, {refused} refused, {beyond} beyond");
+    eprintln!(
+        "G5: {sampled} valid, {unfinished} did not end, {refused} cannot be, {beyond} with numbers beyond 1e308"
+    );
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn large_vocabulary() -> Option<Vec<Vec<u8>>> {
 }
 
 #[test]
-fn issue_g2_masks_of_a_large_vocabulary() {
+fn g2_masks_of_a_large_vocabulary() {
     let Some(words) = large_vocabulary() else { return };
     let environment = vocabulary::trie(&words, &[SIZE as u32 - 1]).unwrap();
     let start = Instant::now();

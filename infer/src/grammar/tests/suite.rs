@@ -13,8 +13,8 @@ struct Counts {
     compiled: usize,
     valid: usize,
     invalid: usize,
-    wrongly_refused: usize,
-    wrongly_accepted: usize,
+    narrower: usize,
+    wider: usize,
 }
 
 #[test]
@@ -52,10 +52,52 @@ fn cases_of_the_json_schema_test_suite() {
             }
         }
     }
-    for line in &wrong {
-        eprintln!("{line}");
-    }
-    eprintln!("{counts:#?}\n{refusals:#?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    eprintln!("suite: {counts:#?}\n{refusals:#?}");
+    let compiled = Counts { schemas: 782, compiled: 428, valid: 1190, invalid: 1090, narrower: 93, wider: 6 };
+    assert_eq!(counts, compiled, "docs/guide/structured-output.md has these numbers");
+    assert!(refusals.keys().all(|reason| !reason.contains("failed")), "{refusals:?}");
+}
+
+/// Where the grammar is narrower than the schema: it refuses what is valid. Part of the file, and of what the case says.
+const NARROWER: [(&str, &str, &str); 17] = [
+    // Properties come in the order of the schema.
+    ("allOf.json", "allOf", ""),
+    ("const.json", "same object with different property order", ""),
+    // Whole numbers are written without a fraction or an exponent.
+    ("const.json", "float", ".0"),
+    ("enum.json", "is valid", ".0"),
+    ("type.json", "a float with zero fractional part", "1.0"),
+    ("bignum.json", "bignum is an integer", "e+52"),
+    ("float-overflow.json", "valid if optional overflow handling", "1e+308"),
+    // Formats are enforced.
+    ("draft2020-12/format.json", "only an annotation by default", ""),
+    // Forms of formats that are not written.
+    ("format/email.json", "a quoted string", ""),
+    ("format/email.json", "an IPv6-address-literal", ""),
+    ("format/hostname.json", "", "xn--"),
+    ("format/ipv6.json", "mixed format", ""),
+    ("format/ipv6.json", "a long valid ipv6", ""),
+    ("format/time.json", "valid leap second", ":60"),
+    ("format/date-time.json", "leap second, with minus offset", ":60"),
+    // JavaScript counts U+FEFF as white space.
+    ("ecmascript-regex.json", "zero-width whitespace matches", ""),
+    // What stands beside a reference holds too.
+    ("draft7/ref.json", "ref valid, maxItems ignored", ""),
+];
+/// Where it is wider: it accepts what is not valid.
+const WIDER: [(&str, &str, &str); 2] = [
+    // Content is an annotation.
+    ("draft7/optional/content.json", "", ""),
+    ("ecmascript-regex.json", "zero-width whitespace does not match", ""),
+];
+
+fn is_known(known: &[(&str, &str, &str)], label: &str, case: &str, text: &str) -> bool {
+    known.iter().any(|(file, part, written)| {
+        label.split(": ").next().is_some_and(|name| name.ends_with(file))
+            && case.contains(part)
+            && text.contains(written)
+    })
 }
 
 fn reason(error: &GrammarError) -> String {
@@ -78,13 +120,16 @@ fn check(
         let text = ordered(&test["data"], schema).to_string();
         let accepted = matches(grammar, &text);
         *(if valid { &mut counts.valid } else { &mut counts.invalid }) += 1;
-        if valid && !accepted {
-            counts.wrongly_refused += 1;
-            wrong.push(format!("REFUSED {label} {} {text} {schema}", test["description"]));
-        }
-        if !valid && accepted {
-            counts.wrongly_accepted += 1;
-            wrong.push(format!("ACCEPTED {label} {} {text} {schema}", test["description"]));
+        let case = test["description"].as_str().unwrap();
+        let (count, known) = match (valid, accepted) {
+            (true, false) => (&mut counts.narrower, is_known(&NARROWER, label, case, &text)),
+            (false, true) => (&mut counts.wider, is_known(&WIDER, label, case, &text)),
+            _ => continue,
+        };
+        *count += 1;
+        if !known {
+            wrong
+                .push(format!("{}: {label}: {case}: {text} {schema}", if valid { "refused" } else { "accepted" }));
         }
     }
 }

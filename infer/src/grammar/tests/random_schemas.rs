@@ -128,7 +128,7 @@ fn sample(grammar: &mut Grammar, tokenizer: &Tokenizer, dice: &mut Dice, free: u
         let urgent = |id: &u32| {
             let bytes = tokenizer.spelled(*id);
             let end = Some(*id) == tokenizer.eos_id();
-            b"}]\"@Z:x,0123456789.-".iter().position(|byte| bytes == [*byte]).filter(|_| !end).or(end.then_some(0))
+            b"}]\"@Z:x,-".iter().position(|byte| bytes == [*byte]).filter(|_| !end).or(end.then_some(0))
         };
         let random = allowed[dice.below(allowed.len() as u32) as usize];
         let closing = allowed.iter().filter_map(|id| Some((urgent(id)?, *id))).min();

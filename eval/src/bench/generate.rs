@@ -14,7 +14,7 @@ use fornax_train::rate;
 use serde::Serialize;
 
 use super::bandwidth::weight_bytes;
-use super::rows::{CacheKind, Rows};
+use super::rows::CacheKind;
 use super::{BenchError, PEER, Spread, Workload, dtype_word, mebibytes, threads};
 
 /// What to measure.
@@ -216,43 +216,25 @@ impl GenerateBench {
         (0..self.batch).map(&mut prompt).collect()
     }
 
+    /// Through the engine: what it takes with all prompts read at once, and then all of them continued.
     fn run(
         &self,
         decoder: &Decoder,
         prompts: &[Vec<u32>],
         stats: &mut SpeculationStats,
     ) -> Result<Run, BenchError> {
-        if let Some((options, _)) = &self.speculation {
-            return self.run_drafted(decoder, prompts, options, stats);
-        }
-        let start = Instant::now();
-        let mut rows = Rows::new(decoder, self.cache, self.batch, self.prompt_tokens + self.new_tokens);
-        let mut last = rows.read(prompts)?;
-        let prefill = start.elapsed().as_secs_f64();
-        for _ in 1..self.new_tokens {
-            last = rows.next(&last)?;
-        }
-        Ok(Run { prefill, opening: prefill, decode: start.elapsed().as_secs_f64() - prefill })
-    }
-
-    /// Through the engine, which is what drafts.
-    fn run_drafted(
-        &self,
-        decoder: &Decoder,
-        prompts: &[Vec<u32>],
-        options: &SpeculationOptions,
-        stats: &mut SpeculationStats,
-    ) -> Result<Run, BenchError> {
         let room = self.prompt_tokens + self.new_tokens;
+        let longest = self.speculation.as_ref().map_or(0, |(options, _)| options.most);
         let engine = EngineOptions {
             layout: self.cache.layout(),
             element: Some(self.cache.element),
             // Each with a last page that is not full.
             memory: Memory::Tokens(self.batch * (room + self.cache.page_len.unwrap_or(0))),
             max_running: self.batch,
-            token_budget: (self.batch * (options.most + 1)).max(512),
+            // All prompts in as few passes as there can be, so that none is continued meanwhile.
+            token_budget: (self.batch * (longest + 1)).max((self.batch * self.prompt_tokens).clamp(512, 1 << 14)),
             prefix_reuse: false,
-            speculation: Some(options.clone()),
+            speculation: self.speculation.as_ref().map(|(options, _)| options.clone()),
             ..EngineOptions::default()
         };
         let sampling = SamplingOptions { ignore_eos: true, ..SamplingOptions::greedy() };
@@ -267,9 +249,9 @@ impl GenerateBench {
         if let Some(found) = &closed.speculation {
             stats.add(found);
         }
-        let prefill = closed.outcomes.iter().flat_map(|outcome| &outcome.answers);
-        let prefill =
-            prefill.map(|answer| (answer.usage.queued + answer.usage.prefill).as_secs_f64()).fold(0.0, f64::max);
+        let read = closed.outcomes.iter().flat_map(|outcome| &outcome.answers);
+        let read = read.map(|answer| (answer.usage.queued + answer.usage.prefill).as_secs_f64());
+        let prefill = read.fold(0.0, f64::max);
         Ok(Run { prefill, opening: prefill, decode: closed.took.as_secs_f64() - prefill })
     }
 }

@@ -20,6 +20,7 @@ use super::request::{ModelFacts, ValidRequest};
 use super::scheduler::{NewSequence, Plan, Scheduler, SchedulerLimits, SequenceId, Work};
 use super::stats::Stats;
 use crate::generate::Finish;
+use crate::grammar::{Grammar, Mask};
 use crate::sampler::{Chain, Sampled, log_prob_of};
 use crate::speculative::{self, Choice, Item, Proposed, Speculation, SpeculationStats, Speculator};
 
@@ -76,6 +77,7 @@ struct Live {
     chain: Chain,
     /// What is known of its drafts; `None` where it wants none.
     speculation: Option<Speculation>,
+    grammar: Option<Grammar>,
     stop_ids: Arc<[u32]>,
     prompt_tokens: usize,
     produced: usize,
@@ -130,12 +132,13 @@ impl Core {
 
     /// Puts a request into the queue, whose number was not used before.
     pub(crate) fn add(&mut self, request: RequestId, valid: ValidRequest) {
-        let ValidRequest { prompt, chains, stop_ids, max_tokens, context, adapter, .. } = valid;
+        let ValidRequest { prompt, chains, stop_ids, max_tokens, context, adapter, grammar, .. } = valid;
         let live = |(sample, chain)| Live {
             request,
             sample,
             chain,
             speculation: self.speculator.as_ref().filter(|_| valid.speculate).map(Speculator::begin),
+            grammar: grammar.clone(),
             stop_ids: Arc::clone(&stop_ids),
             prompt_tokens: prompt.len(),
             produced: 0,
@@ -172,6 +175,7 @@ impl Core {
     pub(crate) fn cancel(&mut self, request: RequestId) {
         if self.close(request) {
             self.stats.cancelled += 1;
+            self.note_decisions();
         }
     }
 
@@ -499,7 +503,8 @@ impl Core {
         }
     }
 
-    fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
+    /// What a request that is not done took so far.
+    pub(crate) fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
         let Some(open) = self.requests.get(&request) else { return Usage::default() };
         let now = Instant::now();
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
@@ -589,7 +594,10 @@ impl Live {
             #[cfg(test)]
             self.fault.into_iter().for_each(|fault| fault.strike(self.produced));
             let position = self.prompt_tokens + self.produced;
-            let choice = speculative::choose(&mut self.chain, logits, None, drafts.get(place));
+            let misfit = |source| SequenceError::Grammar { position, source };
+            let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(misfit)?;
+            let mask = mask.as_ref().map(Mask::words);
+            let choice = speculative::choose(&mut self.chain, logits, mask, drafts.get(place));
             let Choice { sampled, accepted } =
                 choice.map_err(|source| SequenceError::Sample { position, source })?;
             let id = sampled.id;
@@ -601,6 +609,13 @@ impl Live {
             self.produced += 1;
             chosen.tokens.push(sampled);
             chosen.accepted += usize::from(accepted);
+            if let Some(grammar) = &mut self.grammar {
+                grammar.accept(id).map_err(misfit)?;
+                if grammar.is_done() {
+                    chosen.finish = Some(Finish::Stop);
+                    break;
+                }
+            }
             if self.prompt_tokens + self.produced >= self.context {
                 chosen.finish = Some(Finish::Context);
                 break;

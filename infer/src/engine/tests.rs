@@ -39,10 +39,11 @@ fn config() -> ModelConfig {
         n_kv_heads: 2,
         head_dim: 8,
         ffn_width: 48,
-        context: 128,
+        context: 2048,
         // Wide enough that a token's probability depends on what stands before it.
         init_std: 0.4,
         eos_ids: vec![0],
+        tied: false,
         ..ModelConfig::llama(2)
     }
 }

@@ -99,13 +99,7 @@ struct Chosen {
 
 impl Core {
     /// Takes the memory of `plan`.
-    pub(crate) fn new(
-        decoder: Decoder,
-        plan: MemoryPlan,
-        limits: SchedulerLimits,
-        prefix_reuse: bool,
-        speculator: Option<Speculator>,
-    ) -> Self {
+    pub(crate) fn new(decoder: Decoder, plan: MemoryPlan, limits: SchedulerLimits, prefix_reuse: bool) -> Self {
         let device = decoder.device().without_autodiff();
         let MemoryPlan { pages, page_len, element, .. } = plan;
         let cache = KvCache::paged(decoder.config(), pages, page_len, element, &device);
@@ -120,9 +114,14 @@ impl Core {
             events: Vec::new(),
             decisions: Vec::new(),
             stats: Stats { pages, page_len, page_bytes: plan.page_bytes, ..Stats::default() },
-            speculator,
+            speculator: None,
             decoder,
         }
+    }
+
+    /// The same with proposals.
+    pub(crate) fn with_speculation(self, speculator: Option<Speculator>) -> Self {
+        Self { speculator, ..self }
     }
 
     /// What requests are checked against, where `samples` sequences run at once.

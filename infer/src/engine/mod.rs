@@ -115,7 +115,7 @@ impl EngineOptions {
             Speculator::new(options.clone(), &decoder, (plan.pages, plan.page_len), plan.element)
         };
         let speculator = self.speculation.as_ref().map(speculator).transpose()?;
-        Ok(Core::new(decoder, plan, limits, self.prefix_reuse, speculator))
+        Ok(Core::new(decoder, plan, limits, self.prefix_reuse).with_speculation(speculator))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn choose(
         Verdict::Accepted => (*id, true),
         Verdict::Instead(other) => (other, false),
     };
-    Ok(Choice { sampled: chain.report(logits, chosen)?, accepted })
+    Ok(Choice { sampled: chain.sampled(logits, chosen)?, accepted })
 }
 
 const ACCEPT: &str = "speculative/accept";

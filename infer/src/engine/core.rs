@@ -543,6 +543,11 @@ impl Core {
     fn note_decisions(&mut self) {
         for traced in self.scheduler.take_decisions() {
             self.decisions.push(traced);
+            if let Decision::Preempt { .. } = traced.decision {
+                let of = |live: &&mut Live| (live.request, live.sample) == (traced.request, traced.sample);
+                let speculation = self.sequences.values_mut().find(of).and_then(|live| live.speculation.as_mut());
+                speculation.into_iter().for_each(Speculation::forget);
+            }
             let Decision::Join { reused, .. } = traced.decision else { continue };
             let Some(open) = self.requests.get_mut(&traced.request) else { continue };
             if open.joined.is_none() {

@@ -182,6 +182,13 @@ pub struct Speculation {
     proposed: usize,
 }
 
+impl Speculation {
+    /// Its pages went to others, so a draft model has to read it again.
+    pub fn forget(&mut self) {
+        self.held = 0;
+    }
+}
+
 /// A sequence that wants proposals.
 #[derive(Debug)]
 pub struct Item<'a> {

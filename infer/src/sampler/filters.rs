@@ -124,7 +124,7 @@ impl Candidates {
             weight: candidate.weight,
             id: u32::MAX - candidate.id,
         }));
-        let lightest = self.ranked.iter().copied().min_by(|a, b| order(a, b));
+        let lightest = self.ranked.iter().copied().min_by(order);
         if let Some(stays) = lightest.map(|lightest| u32::MAX - lightest.id) {
             self.kept.retain(|candidate| candidate.weight < least || candidate.id == stays);
             self.weigh();

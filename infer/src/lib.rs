@@ -3,8 +3,11 @@
 
 pub mod completions;
 pub mod detokenize;
+pub mod engine;
 pub mod explain;
 pub mod generate;
 pub mod grammar;
 pub mod sampler;
+pub mod stop;
+pub mod text;
 pub mod tools;

@@ -3,7 +3,7 @@
 //! What a row becomes depends on its prompt and its sampler alone, up to the rounding of products over more rows.
 
 use burn::tensor::{DType, Device};
-use fornax_model::{Decoder, KvCache, Layout, token_tensor};
+use fornax_model::{Decoder, KvCache, KvElement, Layout, token_tensor};
 
 use crate::generate::{Finish, GenerateError, Limits, PREFILL_CHUNK, check};
 use crate::sampler::{Sampled, Sampler};
@@ -140,7 +140,8 @@ fn prefill(
     length: usize,
 ) -> Result<(KvCache, Vec<Vec<f32>>), GenerateError> {
     let m = prompts.len();
-    let mut cache = KvCache::new(decoder.config(), m, length, decoder.compute(), &plain_device(decoder));
+    let mut cache =
+        KvCache::new(decoder.config(), m, length, KvElement::of(decoder.compute()), &plain_device(decoder));
     let mut logits = Vec::new();
     for from in (0..length).step_by(PREFILL_CHUNK) {
         let to = (from + PREFILL_CHUNK).min(length);

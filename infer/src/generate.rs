@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use fornax_model::{Decoder, KvCache};
+use fornax_model::{Decoder, KvCache, KvElement};
 
 use crate::completions::{last_logits, plain_device};
 use crate::sampler::{Sampler, SamplerError};
@@ -106,7 +106,8 @@ pub fn generate(
     check(decoder, prompt)?;
     let context = decoder.config().context;
     let capacity = prompt.len().saturating_add(limits.max_tokens).min(context);
-    let mut cache = KvCache::new(decoder.config(), 1, capacity, decoder.compute(), &plain_device(decoder));
+    let mut cache =
+        KvCache::new(decoder.config(), 1, capacity, KvElement::of(decoder.compute()), &plain_device(decoder));
     let start = Instant::now();
     let mut logits = Vec::new();
     for chunk in prompt.chunks(PREFILL_CHUNK) {

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use fornax_data::corpus::{self, QuestionKind, Split, prompt};
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::generate::{GenerateError, Limits, generate};
-use fornax_infer::sampler::{Sampler, SamplerOptions};
+use fornax_infer::sampler::Chain;
 use fornax_model::Decoder;
 use serde::{Deserialize, Serialize};
 
@@ -144,8 +144,8 @@ impl StoryQuestions {
         let mut replies = Vec::new();
         for item in &self.items {
             let mut generated = Vec::new();
-            let mut sampler = Sampler::new(SamplerOptions::greedy()).unwrap_or_else(|_| unreachable!());
-            let done = generate(decoder, &ids(&item.prompt)?, &mut sampler, &limits, &mut |id| {
+            let mut chain = Chain::greedy(decoder.config().vocab_size);
+            let done = generate(decoder, &ids(&item.prompt)?, &mut chain, &limits, &mut |id| {
                 generated.push(id);
                 ControlFlow::Continue(())
             });

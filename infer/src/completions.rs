@@ -1,12 +1,12 @@
-//! Several continuations at once: rows of one length in one batch, each with a sampler of its own.
+//! Several continuations at once: rows of one length in one batch, each with a chain of its own.
 //!
-//! What a row becomes depends on its prompt and its sampler alone, up to the rounding of products over more rows.
+//! What a row becomes depends on its prompt and its chain alone, up to the rounding of products over more rows.
 
 use burn::tensor::{DType, Device};
 use fornax_model::{Decoder, KvCache, KvElement, Layout, token_tensor};
 
 use crate::generate::{Finish, GenerateError, Limits, PREFILL_CHUNK, check};
-use crate::sampler::{Sampled, Sampler};
+use crate::sampler::Chain;
 
 /// What a row became.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,22 +29,22 @@ impl Completion {
     }
 }
 
-/// Continues each of `prompts` once for each of its samplers: sampler i belongs to prompt
-/// `i / (samplers / prompts)`, and completion i is its work. A prompt is computed once for all its samplers.
+/// Continues each of `prompts` once for each of its chains: chain i belongs to prompt
+/// `i / (chains / prompts)`, and completion i is its work. A prompt is computed once for all its chains.
 ///
 /// # Errors
 /// As [`crate::generate::generate`]; for all rows together.
 ///
 /// # Panics
-/// Panics when the prompts differ in length, or the samplers are no multiple of them: callers make groups.
+/// Panics when the prompts differ in length, or the chains are no multiple of them: callers make groups.
 pub fn complete(
     decoder: &Decoder,
     prompts: &[&[u32]],
-    samplers: &mut [Sampler],
+    chains: &mut [Chain],
     limits: &Limits,
 ) -> Result<Vec<Completion>, GenerateError> {
-    let (n, m) = (samplers.len(), prompts.len());
-    assert!(m > 0 && n.is_multiple_of(m), "{n} samplers are no multiple of {m} prompts");
+    let (n, m) = (chains.len(), prompts.len());
+    assert!(m > 0 && n.is_multiple_of(m), "{n} chains are no multiple of {m} prompts");
     let length = prompts[0].len();
     for prompt in prompts {
         assert!(prompt.len() == length, "prompts of {length} and {} tokens in one batch", prompt.len());
@@ -60,7 +60,7 @@ pub fn complete(
     let mut rows = Rows {
         cache: prefilled.select(&owner, capacity),
         held: (0..n).collect(),
-        samplers,
+        chains,
         done: vec![None; n],
         ids: vec![Vec::new(); n],
         log_probs: vec![Vec::new(); n],
@@ -83,7 +83,7 @@ struct Rows<'a> {
     cache: KvCache,
     /// Which row each row of the cache belongs to.
     held: Vec<usize>,
-    samplers: &'a mut [Sampler],
+    chains: &'a mut [Chain],
     done: Vec<Option<Finish>>,
     ids: Vec<Vec<u32>>,
     log_probs: Vec<Vec<f32>>,
@@ -99,10 +99,13 @@ impl Rows<'_> {
             if self.done[row].is_some() {
                 continue;
             }
-            let sampled = self.samplers[row].sample(&logits[place]);
-            let Sampled { id, log_prob } = sampled.map_err(|source| GenerateError::Sample { position, source })?;
+            let chain = &mut self.chains[row];
+            let sampled = chain.sample(&logits[place], None);
+            let sampled = sampled.map_err(|source| GenerateError::Sample { position, source })?;
+            let id = sampled.id;
+            chain.accept(id);
             self.ids[row].push(id);
-            self.log_probs[row].push(log_prob);
+            self.log_probs[row].push(sampled.log_prob);
             self.done[row] = if self.limits.stop_ids.contains(&id) {
                 Some(Finish::Stop)
             } else if position + 1 >= self.context {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fornax_model::{Decoder, KvCache, KvElement};
 
 use crate::completions::{last_logits, plain_device};
-use crate::sampler::{Sampler, SamplerError};
+use crate::sampler::{Chain, SamplerError};
 
 /// Prompt tokens computed at a time: bounds the attention scores of a long prompt.
 pub(crate) const PREFILL_CHUNK: usize = 512;
@@ -99,7 +99,7 @@ pub enum GenerateError {
 pub fn generate(
     decoder: &Decoder,
     prompt: &[u32],
-    sampler: &mut Sampler,
+    chain: &mut Chain,
     limits: &Limits,
     on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Report, GenerateError> {
@@ -120,7 +120,8 @@ pub fn generate(
             break Finish::Length;
         }
         let position = prompt.len() + generated_tokens;
-        let next = sampler.sample(&logits).map_err(|source| GenerateError::Sample { position, source })?;
+        let next = chain.sample(&logits, None).map_err(|source| GenerateError::Sample { position, source })?;
+        chain.accept(next.id);
         if limits.stop_ids.contains(&next.id) {
             break Finish::Stop;
         }

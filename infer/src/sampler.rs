@@ -1,280 +1,281 @@
-//! From logits to the next token id: greedy, or drawn after temperature, top-k, top-p and min-p, in this order.
+//! From logits to the next token id: an ordered chain of stages, and a draw from what they leave.
 //!
-//! Knows numbers and ids; nothing of models or text. The chain is that of transformers' logits warpers.
+//! Knows numbers and ids; nothing of models. Temperature, filters and their ties are those of transformers, penalties
+//! those of vLLM, DRY, XTC, top-n-sigma and mirostat those of llama.cpp; `docs/concepts/sampling.md` has the whole.
+//!
+//! Randomness is a function of the seed, the place in the output and the purpose, so neither batch mates nor
+//! preemption nor speculation change a draw.
+
+mod candidates;
+mod distribution;
+mod dry;
+mod error;
+mod exp;
+mod filters;
+mod history;
+mod log_probs;
+mod options;
 
 use fornax_base::rng::rng;
-use serde::{Deserialize, Serialize};
 
-/// How the next token is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplerOptions {
-    /// Logits are divided by this, 0 to 2; 0 takes the most probable token always.
-    pub temperature: f32,
-    /// Tokens below the k-th most probable are dropped; ties with it stay. 0 is off.
-    #[serde(default)]
-    pub top_k: usize,
-    /// The most probable tokens that together reach this probability stay (Holtzman et al. 2020), above 0 to 1; 1 is
-    /// off. Among equal tokens the lower ids stay.
-    #[serde(default = "off")]
-    pub top_p: f32,
-    /// Tokens below this share of the largest probability are dropped (Nguyen et al. 2024), 0 to 1; 0 is off.
-    #[serde(default)]
-    pub min_p: f32,
-    /// Equal seeds draw equal tokens from equal logits.
-    pub seed: u64,
-}
+pub use distribution::Distribution;
+pub use dry::{DEFAULT_BREAKERS, breaker_ids};
+pub use error::SamplerError;
+pub use log_probs::{Sampled, check_logits, log_prob_of};
+pub use options::{SamplingOptions, Stage};
 
-fn off() -> f32 {
-    1.0
-}
+use candidates::Candidates;
+use history::History;
 
-impl SamplerOptions {
-    /// The most probable token, always.
-    pub fn greedy() -> SamplerOptions {
-        SamplerOptions { temperature: 0.0, top_k: 0, top_p: off(), min_p: 0.0, seed: 0 }
-    }
-
-    /// Whether every value is in its range.
-    ///
-    /// # Errors
-    /// [`SamplerError::Option`] for the leading value that is not.
-    pub fn check(&self) -> Result<(), SamplerError> {
-        let SamplerOptions { temperature, top_p, min_p, .. } = *self;
-        let outside = |field, value, range| Err(SamplerError::Option { field, value, range });
-        if !(0.0..=2.0).contains(&temperature) {
-            return outside("temperature", temperature, "from 0 to 2");
-        }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return outside("top_p", top_p, "above 0 and at most 1");
-        }
-        if !(0.0..=1.0).contains(&min_p) {
-            return outside("min_p", min_p, "from 0 to 1");
-        }
-        Ok(())
-    }
-}
-
-/// Why no token can be chosen.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SamplerError {
-    /// An option is out of its range.
-    #[error("{field} is {value}, expected a number {range}")]
-    Option {
-        /// Name of the option.
-        field: &'static str,
-        /// Its value.
-        value: f32,
-        /// The range in words.
-        range: &'static str,
-    },
-    /// There are no logits.
-    #[error("there are 0 logits, at least 1 is needed")]
-    Empty,
-    /// A logit is NaN or positive infinity, which a sound model never computes.
-    #[error("the logit of token {id} is {value}, expected a finite number or -inf")]
-    NotFinite {
-        /// The lowest such token.
-        id: u32,
-        /// Its logit.
-        value: f32,
-    },
-    /// Every token is ruled out.
-    #[error("all {vocab_size} logits are -inf, at least 1 must be finite")]
-    AllMasked {
-        /// Number of logits.
-        vocab_size: usize,
-    },
-}
-
-/// A chosen token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampled {
-    /// Its id, below the number of logits.
-    pub id: u32,
-    /// Natural logarithm of its probability under the logits as given, before temperature and filters.
-    pub log_prob: f32,
-}
-
-/// Draws one token id after another for one sequence.
+/// The sampler of one sequence: its options, what was said so far, and work space.
 #[derive(Debug, Clone)]
-pub struct Sampler {
-    options: SamplerOptions,
-    drawn: u64,
-    buffers: Buffers,
+pub struct Chain {
+    options: SamplingOptions,
+    /// The stages that do something.
+    stages: Vec<Stage>,
+    vocab_size: usize,
+    /// Ids that end the text, ascending.
+    ends: Vec<u32>,
+    /// `allowed_ids` as bits, 32 to a word.
+    allowed: Option<Vec<u32>>,
+    /// Ascending.
+    breakers: Vec<u32>,
+    history: History,
+    /// The surprise that mirostat allows, in bits, now and before each token of the output.
+    bound: f32,
+    bounds: Vec<f32>,
+    candidates: Candidates,
+    /// Whether `candidates` are those for the next token.
+    prepared: bool,
 }
 
-impl Sampler {
-    /// A sampler at its 0th draw.
+impl Chain {
+    /// The sampler of a sequence that begins with `prompt`, for a model with logits for `vocab_size` tokens and the
+    /// end-of-text tokens `eos`.
     ///
     /// # Errors
-    /// What [`SamplerOptions::check`] finds.
-    pub fn new(options: SamplerOptions) -> Result<Sampler, SamplerError> {
+    /// What [`SamplingOptions::check`] and [`SamplingOptions::check_ids`] find.
+    pub fn new(
+        options: &SamplingOptions,
+        prompt: &[u32],
+        vocab_size: usize,
+        eos: &[u32],
+    ) -> Result<Chain, SamplerError> {
         options.check()?;
-        Ok(Sampler { options, drawn: 0, buffers: Buffers::default() })
+        options.check_ids(vocab_size)?;
+        Ok(Chain::of(options, prompt, vocab_size, eos))
+    }
+
+    /// Takes the most probable token always.
+    pub fn greedy(vocab_size: usize) -> Chain {
+        Chain::of(&SamplingOptions::greedy(), &[], vocab_size, &[])
+    }
+
+    /// The options are good.
+    fn of(options: &SamplingOptions, prompt: &[u32], vocab_size: usize, eos: &[u32]) -> Chain {
+        let stages: Vec<Stage> = options.chain.iter().copied().filter(|stage| options.is_active(*stage)).collect();
+        let mut ends = options.stop_ids.clone();
+        if !options.ignore_eos {
+            ends.extend(eos.iter().filter(|&&id| (id as usize) < vocab_size));
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        let mut breakers = options.dry_breakers.clone();
+        breakers.sort_unstable();
+        let allowed = options.allowed_ids.as_ref().map(|ids| {
+            let mut words = vec![0u32; vocab_size.div_ceil(32)];
+            ids.iter().for_each(|id| words[*id as usize / 32] |= 1 << (id % 32));
+            words
+        });
+        let history = History::new(prompt, stages.contains(&Stage::Penalties));
+        Chain {
+            options: options.clone(),
+            stages,
+            vocab_size,
+            ends,
+            allowed,
+            breakers,
+            history,
+            bound: 2.0 * options.mirostat_tau,
+            bounds: Vec::new(),
+            candidates: Candidates::default(),
+            prepared: false,
+        }
     }
 
     /// The options it was made with.
-    pub fn options(&self) -> &SamplerOptions {
+    pub fn options(&self) -> &SamplingOptions {
         &self.options
     }
 
-    /// Chooses among `logits` (`[vocab]`; -inf rules a token out). The n-th choice depends on the logits, the seed and
-    /// n alone. Greedy takes the lowest id among equals.
+    /// Whether this token ends the text.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.binary_search(&id).is_ok()
+    }
+
+    /// Tokens accepted so far: the place of the next one in the output.
+    pub fn position(&self) -> usize {
+        self.history.output().len()
+    }
+
+    /// The tokens accepted so far.
+    pub fn output(&self) -> &[u32] {
+        self.history.output()
+    }
+
+    /// A number in `[0, 1)`: a function of the seed, the place of the next token and `purpose`. A token is drawn with
+    /// that for `"sample"`.
+    pub fn uniform(&self, purpose: &str) -> f64 {
+        rng(self.options.seed, self.position() as u64, purpose).uniform_f64()
+    }
+
+    /// Chooses the next token among `logits` (`[vocab]`; -inf rules a token out) and those whose bits are set in
+    /// `mask`, 32 to a word. Nothing is remembered of it before [`Chain::accept`].
     ///
     /// # Errors
-    /// For no logits, NaN, +inf, or nothing but -inf; the draw is then not counted.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<Sampled, SamplerError> {
-        let best = best(logits)?;
-        let id = if self.options.temperature == 0.0 {
-            best
-        } else {
-            let uniform = rng(self.options.seed, self.drawn, "sample").uniform_f64();
-            self.buffers.filter(&self.options, logits, best);
-            self.buffers.draw(uniform).unwrap_or(best)
-        };
-        self.drawn += 1;
-        Ok(Sampled { id, log_prob: log_prob(logits, best, id) })
+    /// For NaN, +inf, as many logits as the vocabulary has not, or where no token is left.
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<Sampled, SamplerError> {
+        let largest = self.prepare(logits, mask)?;
+        let id = self.candidates.draw(self.uniform("sample"));
+        Ok(log_probs::report(logits, largest, id, self.options.top_log_probs))
     }
 
-    /// The distribution that [`Sampler::sample`] draws from: `[vocab]`, sums to 1, 0 for what was dropped.
+    /// What [`Chain::sample`] draws from.
     ///
     /// # Errors
-    /// As [`Sampler::sample`].
-    pub fn probabilities(&self, logits: &[f32]) -> Result<Vec<f32>, SamplerError> {
-        let best = best(logits)?;
-        let mut probabilities = vec![0.0; logits.len()];
-        if self.options.temperature == 0.0 {
-            probabilities[best as usize] = 1.0;
-            return Ok(probabilities);
-        }
-        let mut buffers = Buffers::default();
-        buffers.filter(&self.options, logits, best);
-        let total = mass(&buffers.kept);
-        for (weight, id) in buffers.kept {
-            probabilities[id as usize] = (weight / total) as f32;
-        }
-        Ok(probabilities)
-    }
-}
-
-/// The lowest id with the largest logit.
-fn best(logits: &[f32]) -> Result<u32, SamplerError> {
-    let mut best = None;
-    let mut largest = f32::NEG_INFINITY;
-    for (id, &value) in (0..).zip(logits) {
-        if value.is_nan() || value == f32::INFINITY {
-            return Err(SamplerError::NotFinite { id, value });
-        }
-        if value > largest {
-            (best, largest) = (Some(id), value);
-        }
-    }
-    best.ok_or(match logits.len() {
-        0 => SamplerError::Empty,
-        vocab_size => SamplerError::AllMasked { vocab_size },
-    })
-}
-
-fn log_prob(logits: &[f32], best: u32, id: u32) -> f32 {
-    let largest = f64::from(logits[best as usize]);
-    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
-    (f64::from(logits[id as usize]) - largest - sum.ln()) as f32
-}
-
-/// Probability of a token relative to the most probable one, and its id.
-type Weighted = (f64, u32);
-
-/// Work space as large as the vocabulary, kept from token to token.
-#[derive(Debug, Clone, Default)]
-struct Buffers {
-    logits: Vec<f32>,
-    /// What the filters leave, by ascending id.
-    kept: Vec<Weighted>,
-    ranked: Vec<Weighted>,
-}
-
-impl Buffers {
-    fn filter(&mut self, options: &SamplerOptions, logits: &[f32], best: u32) {
-        let least = self.kth_largest(logits, options.top_k);
-        let largest = f64::from(logits[best as usize]);
-        let temperature = f64::from(options.temperature);
-        let weight = |logit: f32| ((f64::from(logit) - largest) / temperature).exp();
-        self.kept.clear();
-        self.kept.extend(
-            (0..)
-                .zip(logits)
-                .filter(|&(_, &logit)| logit >= least && logit > f32::NEG_INFINITY)
-                .map(|(id, &logit)| (weight(logit), id)),
-        );
-        if options.top_p < 1.0 {
-            self.keep_top_p(f64::from(options.top_p));
-        }
-        // The most probable token has weight 1, so a weight is a share of the largest probability.
-        let min_p = f64::from(options.min_p);
-        if min_p > 0.0 {
-            self.kept.retain(|&(weight, _)| weight >= min_p);
-        }
+    /// As [`Chain::sample`].
+    pub fn distribution(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<Distribution, SamplerError> {
+        self.prepare(logits, mask)?;
+        Ok(self.candidates.distribution())
     }
 
-    /// The logit below which top-k drops, -inf when it drops nothing.
-    fn kth_largest(&mut self, logits: &[f32], k: usize) -> f32 {
-        if k == 0 || k >= logits.len() {
-            return f32::NEG_INFINITY;
+    /// The report of a token that something else chose, with as many others as the options ask for.
+    ///
+    /// # Errors
+    /// As [`log_prob_of`].
+    pub fn report(&self, logits: &[f32], id: u32) -> Result<Sampled, SamplerError> {
+        log_prob_of(logits, id, self.options.top_log_probs)
+    }
+
+    /// The next token of the output is `id`. Penalties count it, and mirostat follows its probability in the
+    /// distribution computed last.
+    pub fn accept(&mut self, id: u32) {
+        self.bounds.push(self.bound);
+        if self.options.mirostat && self.prepared {
+            let probability = self.candidates.probability(id).filter(|probability| *probability > 0.0);
+            if let Some(probability) = probability {
+                let surprise = -probability.log2() as f32;
+                self.bound -= self.options.mirostat_eta * (surprise - self.options.mirostat_tau);
+            }
         }
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        let (_, kth, _) = self.logits.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-        *kth
+        self.history.push(id);
+        self.prepared = false;
     }
 
-    fn keep_top_p(&mut self, top_p: f64) {
-        let total = mass(&self.kept);
-        // All tokens up to this weight are together below 1 - top_p, so none of them stays.
-        let negligible = (1.0 - top_p) * total / self.kept.len() as f64;
-        self.ranked.clear();
-        self.ranked.extend(self.kept.iter().filter(|(weight, _)| *weight >= negligible));
-        if let Some((least, last_id)) = last_of_mass(&mut self.ranked, top_p * total) {
-            self.kept.retain(|&(weight, id)| weight > least || (weight == least && id <= last_id));
+    /// Takes the last `n` accepted tokens back.
+    ///
+    /// # Panics
+    /// Panics when fewer were accepted.
+    pub fn rollback(&mut self, n: usize) {
+        assert!(n <= self.position(), "{n} tokens to take back, {} were accepted", self.position());
+        for _ in 0..n {
+            self.history.pop();
+            self.bound = self.bounds.pop().unwrap_or(self.bound);
         }
+        self.prepared = false;
     }
 
-    /// The token at `uniform` (in `[0, 1)`) of the cumulative distribution.
-    fn draw(&self, uniform: f64) -> Option<u32> {
-        let target = uniform * mass(&self.kept);
-        let mut sum = 0.0;
-        let reached = self.kept.iter().find(|(weight, _)| {
-            sum += weight;
-            sum > target
-        });
-        reached.map(|&(_, id)| id)
-    }
-}
-
-fn mass(tokens: &[Weighted]) -> f64 {
-    tokens.iter().map(|(weight, _)| weight).sum()
-}
-
-/// The token with which the heaviest tokens reach `target`; equal weights count in the order of their ids.
-///
-/// A quickselect on mass: each round halves the range, so the work is linear and nothing is sorted.
-fn last_of_mass(tokens: &mut [Weighted], target: f64) -> Option<Weighted> {
-    let mut range = tokens;
-    let mut above = 0.0;
-    while range.len() > 1 {
-        let half = range.len() / 2;
-        range.select_nth_unstable_by(half, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let (upper, lower) = range.split_at_mut(half);
-        let with_upper = above + mass(upper);
-        if with_upper >= target {
-            range = upper;
+    /// Runs the stages; returns the largest logit as given.
+    fn prepare(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<f32, SamplerError> {
+        self.prepared = false;
+        let (found, vocab_size) = (logits.len(), self.vocab_size);
+        if found != vocab_size {
+            return Err(SamplerError::Logits { found, vocab_size });
+        }
+        let largest = check_logits(logits)?;
+        let limited = self.limits(mask);
+        if !limited && self.stages.first() == Some(&Stage::Temperature) && self.options.temperature == 0.0 {
+            // Nothing comes before greedy choice, and nothing changes it.
+            self.candidates.only(candidates::best(logits, largest), largest);
         } else {
-            above = with_upper;
-            range = lower;
+            self.candidates.enter(logits);
+            if limited {
+                self.rule_out(mask)?;
+            }
+            for stage in 0..self.stages.len() {
+                self.apply(self.stages[stage]);
+            }
+        }
+        self.prepared = true;
+        Ok(largest)
+    }
+
+    /// Whether some tokens may not come at all.
+    fn limits(&self, mask: Option<&[u32]>) -> bool {
+        let early = self.position() < self.options.min_tokens && !self.ends.is_empty();
+        mask.is_some() || self.allowed.is_some() || !self.options.banned_ids.is_empty() || early
+    }
+
+    fn rule_out(&mut self, mask: Option<&[u32]>) -> Result<(), SamplerError> {
+        for mask in [mask, self.allowed.as_deref()].into_iter().flatten() {
+            self.candidates.mask(mask);
+        }
+        if !self.options.banned_ids.is_empty() {
+            self.candidates.ban(&self.options.banned_ids);
+        }
+        if self.candidates.largest == f32::NEG_INFINITY {
+            return Err(SamplerError::NothingAllowed { vocab_size: self.vocab_size });
+        }
+        if self.position() < self.options.min_tokens {
+            let before: Vec<f32> = self.ends.iter().map(|id| self.candidates.logits[*id as usize]).collect();
+            self.candidates.ban(&self.ends);
+            if self.candidates.largest == f32::NEG_INFINITY {
+                for (id, logit) in self.ends.iter().zip(before) {
+                    self.candidates.logits[*id as usize] = logit;
+                }
+                self.candidates.weigh();
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, stage: Stage) {
+        let Chain { options, candidates, history, .. } = self;
+        match stage {
+            Stage::LogitBias => {
+                let bias = &options.logit_bias;
+                candidates.change(bias.keys().copied(), |id, logit| logit + bias.get(&id).unwrap_or(&0.0));
+            }
+            Stage::Penalties => history.penalize(options, candidates),
+            Stage::Dry => {
+                let penalties = dry::penalties(options, &self.breakers, history.ids());
+                candidates
+                    .change(penalties.keys().copied(), |id, logit| logit - penalties.get(&id).unwrap_or(&0.0));
+            }
+            Stage::Temperature if options.temperature == 0.0 => {
+                let (best, largest) = (candidates.best(), candidates.largest);
+                candidates.only(best, largest);
+            }
+            Stage::Temperature => {
+                candidates.temperature = options.temperature;
+                if candidates.few {
+                    candidates.weigh();
+                }
+            }
+            Stage::TopNSigma => candidates.top_n_sigma(f64::from(options.top_n_sigma)),
+            Stage::TopK => candidates.top_k(options.top_k),
+            Stage::TopP => candidates.top_p(f64::from(options.top_p)),
+            Stage::MinP => candidates.min_p(f64::from(options.min_p)),
+            Stage::TypicalP => candidates.typical_p(f64::from(options.typical_p)),
+            Stage::Xtc => {
+                let chance = rng(options.seed, history.output().len() as u64, "xtc").uniform_f64();
+                if chance < f64::from(options.xtc_probability) {
+                    candidates.exclude_top_choices(f64::from(options.xtc_threshold));
+                }
+            }
+            Stage::Mirostat => candidates.surprise_at_most(f64::from(self.bound)),
         }
     }
-    range.first().copied()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use fornax_base::rng::rng;
 use fornax_data::batches::{Batch, Cursor};
 use fornax_data::examples::Example;
 use fornax_data::tokenizer::Tokenizer;
-use fornax_infer::sampler::SamplerOptions;
+use fornax_infer::sampler::SamplingOptions;
 use fornax_model::Decoder;
 use fornax_model::packed::{PackedError, Packing};
 use fornax_train::TrainError;
@@ -254,7 +254,7 @@ impl Distill {
         let recipe = &self.parts.recipe;
         let temperature = recipe.temperature.min(2.0) as f32;
         let sampling = Sampling {
-            options: SamplerOptions { temperature, ..SamplerOptions::greedy() },
+            options: SamplingOptions { temperature, ..SamplingOptions::default() },
             max_tokens: recipe.max_new_tokens(),
             context: self.parts.context,
             stop_ids: self.parts.stop_ids.clone(),

@@ -9,7 +9,7 @@ mod error;
 mod loss;
 mod objective;
 
-use fornax_infer::sampler::SamplerOptions;
+use fornax_infer::sampler::SamplingOptions;
 use fornax_train::recipe::{RecipeCheckError, number, within};
 use serde::{Deserialize, Serialize};
 
@@ -102,13 +102,13 @@ impl GrpoRecipe {
     }
 
     /// The sampler's options, without a seed.
-    pub fn sampler(&self) -> SamplerOptions {
-        SamplerOptions {
+    pub fn sampler(&self) -> SamplingOptions {
+        SamplingOptions {
             temperature: self.temperature as f32,
             top_k: self.top_k,
             top_p: self.top_p as f32,
             min_p: self.min_p as f32,
-            seed: 0,
+            ..SamplingOptions::default()
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fornax_infer::completions::{Completion, complete};
 use fornax_infer::generate::{GenerateError, Limits};
-use fornax_infer::sampler::{Sampler, SamplerError, SamplerOptions};
+use fornax_infer::sampler::{Chain, SamplerError, SamplingOptions};
 use fornax_model::{Decoder, KvCache, KvElement};
 
 /// Bytes of keys and values that a batch may take; one prompt's samples are never parted.
@@ -14,7 +14,7 @@ const CACHE_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone)]
 pub struct Sampling {
     /// Temperature and filters; the seed of each completion is given apart.
-    pub options: SamplerOptions,
+    pub options: SamplingOptions,
     /// Tokens of a completion at most.
     pub max_tokens: usize,
     /// Tokens of prompt and completion together at most.
@@ -63,15 +63,16 @@ pub fn roll_out(
         let at_once = (CACHE_BYTES / row_bytes.max(1)).max(1) as usize;
         for places in places.chunks(at_once) {
             let group: Vec<&[u32]> = places.iter().map(|&place| prompts[place]).collect();
-            let sampler = |place: usize, sample: usize| {
-                Sampler::new(SamplerOptions { seed: seed(place, sample), ..sampling.options.clone() })
+            let chain = |place: usize, sample: usize| {
+                let options = SamplingOptions { seed: seed(place, sample), ..sampling.options.clone() };
+                Chain::new(&options, prompts[place], plain.config().vocab_size, &sampling.stop_ids)
             };
-            let mut samplers: Vec<Sampler> = places
+            let mut chains: Vec<Chain> = places
                 .iter()
                 .flat_map(|&place| (0..samples).map(move |sample| (place, sample)))
-                .map(|(place, sample)| sampler(place, sample))
+                .map(|(place, sample)| chain(place, sample))
                 .collect::<Result<_, _>>()?;
-            let mut completions = complete(plain, &group, &mut samplers, &limits)?.into_iter();
+            let mut completions = complete(plain, &group, &mut chains, &limits)?.into_iter();
             for &place in places {
                 all[place] = completions.by_ref().take(samples).collect();
             }

@@ -12,7 +12,7 @@ use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
 use fornax_infer::detokenize::Detokenizer;
 use fornax_infer::generate::{Finish, GenerateError, Limits, Report, generate};
-use fornax_infer::sampler::{Sampler, SamplerOptions};
+use fornax_infer::sampler::{Chain, SamplingOptions};
 use serde::Serialize;
 
 use super::DeviceArgument;
@@ -80,14 +80,15 @@ enum Precision {
 
 impl Generate {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
-        let options = SamplerOptions {
+        let options = SamplingOptions {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
             seed: self.seed,
+            ..SamplingOptions::default()
         };
-        let mut sampler = Sampler::new(options).map_err(|e| Failure::new(Exit::BadInput, e))?;
+        options.check().map_err(|e| Failure::new(Exit::BadInput, e))?;
         let prompt = self.read_prompt()?;
         let (device, name) = self.device.open()?;
         let dtype = match self.precision {
@@ -106,7 +107,9 @@ impl Generate {
             adapter::attach(&mut model.decoder, folder)?;
         }
         let ids = model.tokenizer.encode(&prompt, true).map_err(|e| Failure::new(Exit::BadInput, e))?;
-        self.continue_text(&model, &ids, &mut sampler)
+        let vocab_size = model.decoder.config().vocab_size;
+        let chain = Chain::new(&options, &ids, vocab_size, &[]).map_err(|e| Failure::new(Exit::BadInput, e))?;
+        self.continue_text(&model, &ids, chain)
     }
 
     fn read_prompt(&self) -> Result<String, Failure> {
@@ -132,7 +135,7 @@ impl Generate {
         })
     }
 
-    fn continue_text(&self, model: &LoadedModel, ids: &[u32], sampler: &mut Sampler) -> Result<Exit, Failure> {
+    fn continue_text(&self, model: &LoadedModel, ids: &[u32], mut chain: Chain) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
         let stop_ids = match self.ignore_eos {
@@ -141,7 +144,7 @@ impl Generate {
         };
         let limits = Limits { max_tokens: self.max_tokens, stop_ids };
         let mut text = Text::new(model, ids, self.json)?;
-        let report = generate(&model.decoder, ids, sampler, &limits, &mut |id| {
+        let report = generate(&model.decoder, ids, &mut chain, &limits, &mut |id| {
             text.push(id);
             match text.broken() || asked.load(Ordering::SeqCst) != 0 {
                 true => ControlFlow::Break(()),

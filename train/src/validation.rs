@@ -6,7 +6,7 @@ use fornax_base::rng::rng;
 use fornax_data::batches::Batch;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::generate::{Limits, generate};
-use fornax_infer::sampler::{Sampler, SamplerOptions};
+use fornax_infer::sampler::{Chain, SamplingOptions};
 use fornax_model::Decoder;
 
 use crate::error::TrainError;
@@ -62,10 +62,10 @@ pub fn sample(
     (seed, step): (u64, u64),
 ) -> Result<String, TrainError> {
     let seed = rng(seed, step, "sample").next_u64();
-    let options = SamplerOptions { temperature: temperature as f32, seed, ..SamplerOptions::greedy() };
-    let mut sampler = Sampler::new(options)?;
+    let options = SamplingOptions { temperature: temperature as f32, seed, ..SamplingOptions::default() };
+    let mut chain = Chain::new(&options, prompt_ids, decoder.config().vocab_size, &[])?;
     let mut generated = Vec::new();
-    generate(decoder, prompt_ids, &mut sampler, limits, &mut |id| {
+    generate(decoder, prompt_ids, &mut chain, limits, &mut |id| {
         generated.push(id);
         ControlFlow::Continue(())
     })?;

@@ -8,7 +8,7 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::Options;
-use fornax_learn::fornax_infer::sampler::{Sampler, SamplerOptions};
+use fornax_learn::fornax_infer::sampler::{Chain, SamplingOptions};
 use fornax_learn::{Checks, Mistake, Outcome, compare, normals};
 
 const V: usize = 24;
@@ -50,12 +50,18 @@ fn seen() -> Vec<u32> {
     [order[0], order[2], order[0], order[V - 2], order[V - 5]].map(|id| id as u32).to_vec()
 }
 
-/// The distribution of Fornax's sampler; the penalty is on the logits already.
+/// The distribution of Fornax's chain behind these tokens.
+fn behind(seen: &[u32], logits: &[f32], options: Options) -> Vec<f32> {
+    let Options { penalty: repetition_penalty, temperature, top_k, top_p, min_p } = options;
+    let options =
+        SamplingOptions { repetition_penalty, temperature, top_k, top_p, min_p, ..SamplingOptions::default() };
+    let mut chain = Chain::new(&options, seen, logits.len(), &[]).expect("options in their range");
+    let distribution = chain.distribution(logits, None).expect("finite logits");
+    (0..logits.len() as u32).map(|id| distribution.probability(id) as f32).collect()
+}
+
 fn fornax(logits: &[f32], options: Options) -> Vec<f32> {
-    let Options { temperature, top_k, top_p, min_p, .. } = options;
-    let options = SamplerOptions { temperature, top_k, top_p, min_p, seed: 0 };
-    let sampler = Sampler::new(options).expect("options in their range");
-    sampler.probabilities(logits).expect("finite logits")
+    behind(&[], logits, options)
 }
 
 fn plain(logits: &[f32]) -> Vec<f32> {
@@ -117,23 +123,24 @@ fn rule(logit: f32) -> f32 {
 }
 
 fn penalize() -> Outcome {
+    let expected = behind(&seen(), &logits(), Options { penalty: 1.3, ..OFF });
     let mut found = logits();
     answer::penalize(&mut found, &seen(), 1.3);
     let mut others = logits();
     let seen_ids = seen();
     (0..V).filter(|id| !seen_ids.contains(&(*id as u32))).for_each(|id| others[id] = rule(others[id]));
     let mistakes: [Mistake<'_>; 5] = [
-        ("a negative logit is divided: its token became likelier", penalized(|l, _| l / 1.3)),
+        ("a negative logit is divided: its token became likelier", plain(&penalized(|l, _| l / 1.3))),
         ("a token that was there twice is punished twice", {
-            penalized(|l, times| if l > 0.0 { l / 1.3f32.powi(times) } else { l * 1.3f32.powi(times) })
+            plain(&penalized(|l, times| if l > 0.0 { l / 1.3f32.powi(times) } else { l * 1.3f32.powi(times) }))
         }),
-        ("the penalty is subtracted; that is what a presence penalty does", penalized(|l, _| l - 1.3)),
-        ("the tokens that were not there are punished", others),
+        ("the penalty is subtracted; that is what a presence penalty does", plain(&penalized(|l, _| l - 1.3))),
+        ("the tokens that were not there are punished", plain(&others)),
         ("it is the wrong way round: what was there became likelier", {
-            penalized(|l, _| if l > 0.0 { l * 1.3 } else { l / 1.3 })
+            plain(&penalized(|l, _| if l > 0.0 { l * 1.3 } else { l / 1.3 }))
         }),
     ];
-    compare(&found, &penalized(|l, _| rule(l)), TOLERANCE, &mistakes)
+    compare(&plain(&found), &expected, TOLERANCE, &mistakes)
 }
 
 fn top_k() -> Outcome {
@@ -216,7 +223,7 @@ fn min_p() -> Outcome {
 
 fn chain() -> Outcome {
     let options = Options { penalty: 1.3, temperature: 1.8, top_k: 14, top_p: 0.85, min_p: 0.25 };
-    let expected = fornax(&penalized(|l, _| rule(l)), options);
+    let expected = behind(&seen(), &logits(), options);
     let hot = |logits: Vec<f32>| logits.iter().map(|l| l / options.temperature).collect::<Vec<f32>>();
     let logarithms = |p: Vec<f32>| p.iter().map(|p| p.ln()).collect::<Vec<f32>>();
     let punished = penalized(|l, _| rule(l));
@@ -227,7 +234,7 @@ fn chain() -> Outcome {
         let p = logarithms(fornax(&hot(punished.clone()), Options { top_p: options.top_p, ..OFF }));
         fornax(&p, Options { top_k: options.top_k, min_p: options.min_p, ..OFF })
     };
-    let cold = logarithms(fornax(&logits(), Options { penalty: 1.0, ..options }));
+    let cold = logarithms(fornax(&logits(), options));
     let late_penalty = {
         let mut p = cold;
         seen().iter().for_each(|&id| p[id as usize] = rule(p[id as usize]));

@@ -8,9 +8,8 @@ mod answer;
 use std::process::ExitCode;
 
 use answer::Cache;
-use fornax_learn::burn::tensor::DType;
 use fornax_learn::fornax_model::ops::{self, AttentionMask};
-use fornax_learn::fornax_model::{Decoder, KvCache, Layout, ModelConfig, token_tensor};
+use fornax_learn::fornax_model::{Decoder, KvCache, KvElement, Layout, ModelConfig, token_tensor};
 use fornax_learn::{Checks, Mistake, Outcome, compare, device, normals, tensor, values};
 
 const G: usize = 2;
@@ -221,7 +220,7 @@ fn reusable() -> Outcome {
     ];
     compare(&found, &expected, 0.0, &mistakes)?;
     for asked in asked {
-        let new = || KvCache::new(decoder.config(), 1, 16, DType::F32, &device());
+        let new = || KvCache::new(decoder.config(), 1, 16, KvElement::F32, &device());
         let mut cache = new();
         last_logits(&decoder, &mut cache, &held, 0);
         let kept = answer::reusable(&held, asked);
@@ -235,12 +234,12 @@ fn reusable() -> Outcome {
 
 fn bytes() -> Outcome {
     let config = ModelConfig { n_heads: 9, n_kv_heads: 3, head_dim: 64, ..ModelConfig::llama(30) };
-    let cases = [(8192, DType::F32), (1, DType::BF16), (2048, DType::F16)];
+    let cases = [(8192, KvElement::F32, 4), (1, KvElement::Bf16, 2), (2048, KvElement::F16, 2)];
     let of = |of: &dyn Fn(f64, f64) -> f64| -> Vec<f32> {
-        cases.iter().map(|(tokens, dtype)| of(*tokens as f64, dtype.size() as f64) as f32).collect()
+        cases.iter().map(|(tokens, _, size)| of(*tokens as f64, *size as f64) as f32).collect()
     };
-    let fornax = |(tokens, dtype): (usize, DType)| KvCache::bytes(&config, 1, tokens, dtype) as f32;
-    let found = cases.map(|(tokens, dtype)| answer::bytes(30, 3, 64, tokens as u64, dtype.size() as u64) as f32);
+    let fornax = |(tokens, element, _)| KvCache::bytes(&config, 1, tokens, element) as f32;
+    let found = cases.map(|(tokens, _, size)| answer::bytes(30, 3, 64, tokens as u64, size) as f32);
     let mistakes: [Mistake<'_>; 4] = [
         ("keys are counted, values are not", of(&|t, e| 30.0 * 3.0 * 64.0 * t * e)),
         ("one layer is counted", of(&|t, e| 2.0 * 3.0 * 64.0 * t * e)),

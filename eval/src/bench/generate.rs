@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::{DType, Device};
 use fornax_base::rng::rng;
 use fornax_infer::generate::{Limits, generate};
-use fornax_infer::sampler::{Sampler, SamplerOptions};
+use fornax_infer::sampler::Chain;
 use fornax_model::Decoder;
 use fornax_model::device::DeviceName;
 use fornax_train::rate;
@@ -130,10 +130,10 @@ pub fn measure(
 }
 
 fn run(decoder: &Decoder, prompt: &[u32], max_tokens: usize) -> Result<Run, BenchError> {
-    let mut sampler = Sampler::new(SamplerOptions::greedy()).map_err(BenchError::device)?;
+    let mut chain = Chain::greedy(decoder.config().vocab_size);
     let limits = Limits { max_tokens, stop_ids: Vec::new() };
     let (start, mut opening, mut last) = (Instant::now(), None, 0.0);
-    let report = generate(decoder, prompt, &mut sampler, &limits, &mut |_| {
+    let report = generate(decoder, prompt, &mut chain, &limits, &mut |_| {
         last = start.elapsed().as_secs_f64();
         opening.get_or_insert(last);
         ControlFlow::Continue(())

@@ -9,7 +9,7 @@ use fornax_data::examples::{Example, Prompt};
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::completions::Completion;
 use fornax_infer::generate::Finish;
-use fornax_infer::sampler::SamplerOptions;
+use fornax_infer::sampler::SamplingOptions;
 use fornax_model::Decoder;
 use fornax_model::ops::TokenScores;
 use fornax_train::TrainError;
@@ -127,7 +127,7 @@ impl Grpo {
         Ok(Self { parts, window: None })
     }
 
-    fn sampling(&self, options: SamplerOptions) -> Sampling {
+    fn sampling(&self, options: SamplingOptions) -> Sampling {
         Sampling {
             options,
             max_tokens: self.parts.recipe.max_completion_length,
@@ -142,7 +142,7 @@ impl Grpo {
         plain: &Decoder,
         prompts: &[&Prompt],
         samples: usize,
-        options: SamplerOptions,
+        options: SamplingOptions,
         seed: &dyn Fn(usize, usize) -> u64,
     ) -> Result<Vec<(Completion, Vec<Verdict>)>, TrainError> {
         let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
@@ -319,7 +319,7 @@ impl Objective for Grpo {
             return Ok(None);
         }
         let prompts: Vec<&Prompt> = held_out.iter().collect();
-        let answers = self.answer(plain, &prompts, 1, SamplerOptions::greedy(), &|_, _| 0)?;
+        let answers = self.answer(plain, &prompts, 1, SamplingOptions::greedy(), &|_, _| 0)?;
         let totals: Vec<f64> = answers.iter().map(|(_, verdicts)| self.parts.rewards.total(verdicts)).collect();
         let mut metrics = self.reported(&answers, &totals);
         let share = |passed: usize| passed as f64 / prompts.len() as f64;

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::DType;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_base::files::read_text_limited;
 use fornax_infer::detokenize::Detokenizer;
@@ -15,10 +14,11 @@ use fornax_infer::generate::{Finish, GenerateError, Limits, Report, generate};
 use fornax_infer::sampler::{Chain, SamplingOptions};
 use serde::Serialize;
 
-use super::DeviceArgument;
 use super::adapter;
 use super::model_folder::{self, LoadedModel};
+use super::place::Place;
 use super::report::{Failure, print, say, stdout_failure};
+use super::sampling::SamplingArguments;
 use super::signals;
 
 /// Longest prompt read from a file or stdin.
@@ -42,74 +42,30 @@ pub(crate) struct Generate {
     /// Tokens to generate at most
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_tokens: usize,
-    /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Sample from the K likeliest tokens; 0 is off
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-    /// Sample from the likeliest tokens that together have this probability; 1 is off
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Drop tokens less likely than this share of the likeliest; 0 is off
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// The same seed gives the same text
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Go on after the end-of-text token
-    #[arg(long)]
-    ignore_eos: bool,
-    /// Dtype to compute in; auto is f32 on the processor and the stored dtype elsewhere
-    #[arg(long, value_enum, default_value_t = Precision::Auto)]
-    precision: Precision,
     #[command(flatten)]
-    device: DeviceArgument,
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    place: Place,
     /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    Auto,
-    F32,
-    Bf16,
-    F16,
-}
-
 impl Generate {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
-        let options = SamplingOptions {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            seed: self.seed,
-            ..SamplingOptions::default()
-        };
-        options.check().map_err(|e| Failure::new(Exit::BadInput, e))?;
+        self.sampling.check()?;
         let prompt = self.read_prompt()?;
-        let (device, name) = self.device.open()?;
-        let dtype = match self.precision {
-            Precision::Auto if name.to_string() == "cpu" => Some(DType::F32),
-            Precision::Auto => None,
-            Precision::F32 => Some(DType::F32),
-            Precision::Bf16 => Some(DType::BF16),
-            Precision::F16 => Some(DType::F16),
-        };
-        if let Some(dtype) = dtype.filter(|dtype| !device.supports_dtype(*dtype)) {
-            return Err(Failure::input(format_args!("`{name}` does not compute in {dtype:?}"))
-                .hint("`fornax doctor` lists the dtypes of each device"));
-        }
+        let (device, dtype) = self.place.open()?;
         let mut model = model_folder::open(&self.model, dtype, &device)?;
         if let Some(folder) = &self.adapter {
             adapter::attach(&mut model.decoder, folder)?;
         }
         let ids = model.tokenizer.encode(&prompt, true).map_err(|e| Failure::new(Exit::BadInput, e))?;
         let vocab_size = model.decoder.config().vocab_size;
-        let chain = Chain::new(&options, &ids, vocab_size, &[]).map_err(|e| Failure::new(Exit::BadInput, e))?;
-        self.continue_text(&model, &ids, chain)
+        let options = self.sampling.options(&model.tokenizer, vocab_size)?;
+        let ends = ends(&model, &options);
+        let chain = Chain::new(&options, &ids, vocab_size, &ends).map_err(|e| Failure::new(Exit::BadInput, e))?;
+        self.continue_text(&model, &ids, chain, ends)
     }
 
     fn read_prompt(&self) -> Result<String, Failure> {
@@ -135,13 +91,15 @@ impl Generate {
         })
     }
 
-    fn continue_text(&self, model: &LoadedModel, ids: &[u32], mut chain: Chain) -> Result<Exit, Failure> {
+    fn continue_text(
+        &self,
+        model: &LoadedModel,
+        ids: &[u32],
+        mut chain: Chain,
+        stop_ids: Vec<u32>,
+    ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
-        let stop_ids = match self.ignore_eos {
-            true => Vec::new(),
-            false => stop_ids(model),
-        };
         let limits = Limits { max_tokens: self.max_tokens, stop_ids };
         let mut text = Text::new(model, ids, self.json)?;
         let report = generate(&model.decoder, ids, &mut chain, &limits, &mut |id| {
@@ -162,10 +120,12 @@ impl Generate {
     }
 }
 
-/// End-of-text tokens of the configuration and of the tokenizer.
-fn stop_ids(model: &LoadedModel) -> Vec<u32> {
-    let mut ids = model.decoder.config().eos_ids.clone();
-    ids.extend(model.tokenizer.eos_id().filter(|id| !ids.contains(id)));
+/// The tokens that end a text: those of the request, and unless they are ignored the model's own.
+fn ends(model: &LoadedModel, options: &SamplingOptions) -> Vec<u32> {
+    let mut ids = options.stop_ids.clone();
+    if !options.ignore_eos {
+        ids.extend(model.end_ids());
+    }
     ids
 }
 

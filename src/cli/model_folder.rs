@@ -18,6 +18,17 @@ use super::report::{Failure, say};
 pub(crate) struct LoadedModel {
     pub(crate) decoder: Decoder,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Where the tokenizer and a chat template lie.
+    pub(crate) folder: PathBuf,
+}
+
+impl LoadedModel {
+    /// End-of-text tokens of the configuration and of the tokenizer.
+    pub(crate) fn end_ids(&self) -> Vec<u32> {
+        let mut ids = self.decoder.config().eos_ids.clone();
+        ids.extend(self.tokenizer.eos_id().filter(|id| !ids.contains(id)));
+        ids
+    }
 }
 
 /// Loads `path`; `dtype` `None` keeps the stored one.
@@ -39,7 +50,7 @@ pub(crate) fn open(path: &Path, dtype: Option<DType>, device: &Device) -> Result
         say(&format!("warning: {warning}\n"));
     }
     let tokenizer = tokenizer(&folder)?;
-    Ok(LoadedModel { decoder: loaded.decoder, tokenizer })
+    Ok(LoadedModel { decoder: loaded.decoder, tokenizer, folder })
 }
 
 fn not_a_folder(path: &Path) -> Failure {
@@ -63,7 +74,8 @@ fn from_checkpoint(run: &Path, dtype: Option<DType>, device: &Device) -> Result<
     let mut decoder = from_tensors(&config, &file, device).map_err(weights_failure)?;
     decoder.set_compute(dtype.unwrap_or(DType::F32));
     say(&format!("the run has no exported model; using {}\n", found.path().display()));
-    Ok(LoadedModel { decoder, tokenizer: tokenizer(&run.join(TOKENIZER_FOLDER))? })
+    let folder = run.join(TOKENIZER_FOLDER);
+    Ok(LoadedModel { decoder, tokenizer: tokenizer(&folder)?, folder })
 }
 
 fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {

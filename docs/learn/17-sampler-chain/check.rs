@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     checks.run("keep_top_k: 5 of 24, two equal at the border", top_k);
     checks.run("keep_top_p: what reaches 0.7 together", top_p);
     checks.run("keep_min_p: a tenth of the likeliest", min_p);
-    checks.run("distribution: the whole chain, and the order of its stages", chain);
+    checks.run("distribution: penalty, temperature, top-k, top-p", || chain(9, 0.85, 0.0));
+    checks.run("distribution: penalty, temperature, top-p, min-p", || chain(0, 0.95, 0.5));
     checks.run("draw: 4,000 draws, evenly spread", draw);
     checks.finish()
 }
@@ -56,8 +57,11 @@ fn behind(seen: &[u32], logits: &[f32], options: Options) -> Vec<f32> {
     let options =
         SamplingOptions { repetition_penalty, temperature, top_k, top_p, min_p, ..SamplingOptions::default() };
     let mut chain = Chain::new(&options, seen, logits.len(), &[]).expect("options in their range");
-    let distribution = chain.distribution(logits, None).expect("finite logits");
-    (0..logits.len() as u32).map(|id| distribution.probability(id) as f32).collect()
+    match chain.distribution(logits, None) {
+        Ok(distribution) => (0..logits.len() as u32).map(|id| distribution.probability(id) as f32).collect(),
+        // Everything is ruled out.
+        Err(_) => vec![0.0; logits.len()],
+    }
 }
 
 fn fornax(logits: &[f32], options: Options) -> Vec<f32> {
@@ -195,7 +199,7 @@ fn top_p() -> Outcome {
         .collect();
     let mistakes: [Mistake<'_>; 4] = [
         ("the token with which p is reached is dropped; it stays", nucleus(|before, p| before + p < 0.7)),
-        ("each token is compared with p by itself; their sum is meant", nucleus(|_, p| p > 0.3)),
+        ("each token is compared with p by itself; their sum is meant", nucleus(|_, p| p >= 0.7)),
         ("the sum begins at the least likely token", kept(|id| from_below.contains(&id))),
         ("nothing is dropped", plain(&logits())),
     ];
@@ -221,8 +225,8 @@ fn min_p() -> Outcome {
     compare(&after(|logits| answer::keep_min_p(logits, 0.1)), &expected, TOLERANCE, &mistakes)
 }
 
-fn chain() -> Outcome {
-    let options = Options { penalty: 1.3, temperature: 1.8, top_k: 14, top_p: 0.85, min_p: 0.25 };
+fn chain(top_k: usize, top_p: f32, min_p: f32) -> Outcome {
+    let options = Options { penalty: 1.3, temperature: 1.8, top_k, top_p, min_p };
     let expected = behind(&seen(), &logits(), options);
     let hot = |logits: Vec<f32>| logits.iter().map(|l| l / options.temperature).collect::<Vec<f32>>();
     let logarithms = |p: Vec<f32>| p.iter().map(|p| p.ln()).collect::<Vec<f32>>();
@@ -251,6 +255,10 @@ fn chain() -> Outcome {
         ("top-p goes before top-k", p_before_k),
         ("the penalty comes last", late_penalty),
     ];
+    // Some are no mistakes where a stage is off.
+    let shows = |(_, values): &Mistake<'_>| compare(values, &expected, TOLERANCE, &[]).is_err();
+    let mistakes: Vec<Mistake<'_>> = mistakes.into_iter().filter(shows).collect();
+    assert!(mistakes.len() > 5, "this check sees {} mistakes", mistakes.len());
     compare(&answer::distribution(&logits(), &seen(), &options), &expected, TOLERANCE, &mistakes)
 }
 

@@ -234,7 +234,7 @@ fn reusable() -> Outcome {
 
 fn bytes() -> Outcome {
     let config = ModelConfig { n_heads: 9, n_kv_heads: 3, head_dim: 64, ..ModelConfig::llama(30) };
-    let cases = [(8192, KvElement::F32, 4), (1, KvElement::Bf16, 2), (2048, KvElement::F16, 2)];
+    let cases = [(8192, KvElement::F32, 4), (1, KvElement::BF16, 2), (2048, KvElement::F16, 2)];
     let of = |of: &dyn Fn(f64, f64) -> f64| -> Vec<f32> {
         cases.iter().map(|(tokens, _, size)| of(*tokens as f64, *size as f64) as f32).collect()
     };

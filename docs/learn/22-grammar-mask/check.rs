@@ -1,4 +1,4 @@
-//! Compares the reader's masks with those of `llguidance`, and writes texts under them.
+//! Compares the reader's masks with an automaton walked in every way, and writes texts under them.
 
 #[cfg_attr(feature = "solution", path = "solution/lib.rs")]
 #[cfg_attr(all(feature = "start", not(feature = "solution")), path = "start/lib.rs")]
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let mut checks = Checks::new();
     checks.run("live: states from which a text can end", live);
     checks.run("walk: through the bytes of a token", walk);
-    checks.run("mask: 57 tokens in every state", mask);
+    checks.run("mask: 59 tokens in every state", mask);
     checks.run("packed and restrict: bits, and logits under them", bits);
     checks.run("forced: bytes that need no model", forced);
     checks.run("300 texts written under the mask", texts);
@@ -26,12 +26,12 @@ fn main() -> ExitCode {
 /// A JSON object like {"on": true, "n": -12.5e3} with a state that no text leaves: "n": may be followed by an x.
 fn automaton() -> Automaton {
     let mut automaton = Automaton { next: vec![BTreeMap::new()], accepts: vec![false] };
-    let mut state = |automaton: &mut Automaton| {
+    let state = |automaton: &mut Automaton| {
         automaton.next.push(BTreeMap::new());
         automaton.accepts.push(false);
         automaton.next.len() - 1
     };
-    let mut chain = |automaton: &mut Automaton, from: usize, text: &str| {
+    let chain = |automaton: &mut Automaton, from: usize, text: &str| {
         text.bytes().fold(from, |at, byte| match automaton.next[at].get(&byte) {
             Some(&to) => to,
             None => {
@@ -120,7 +120,7 @@ fn can_end(automaton: &Automaton, from: usize) -> bool {
     false
 }
 
-fn fornax_live(automaton: &Automaton) -> Vec<bool> {
+fn right_live(automaton: &Automaton) -> Vec<bool> {
     (0..automaton.next.len()).map(|state| can_end(automaton, state)).collect()
 }
 
@@ -130,7 +130,7 @@ fn numbers(marks: &[bool]) -> Vec<f32> {
 
 fn live() -> Outcome {
     let automaton = automaton();
-    let expected = fornax_live(&automaton);
+    let expected = right_live(&automaton);
     let n = expected.len();
     let one_step = |s: usize| automaton.accepts[s] || automaton.next[s].values().any(|&to| automaton.accepts[to]);
     let mistakes: [Mistake<'_>; 4] = [
@@ -162,7 +162,7 @@ fn everywhere(of: impl Fn(usize, usize, &[u8]) -> bool) -> Vec<f32> {
 
 fn walk() -> Outcome {
     let automaton = automaton();
-    let live = fornax_live(&automaton);
+    let live = right_live(&automaton);
     for state in (0..live.len()).filter(|state| live[*state]) {
         for bytes in vocabulary().0 {
             let (found, expected) =
@@ -184,11 +184,11 @@ fn walk() -> Outcome {
             }
         }
     }
-    Ok(format!("{} states, 57 tokens each", live.len()))
+    Ok(format!("{} states, 59 tokens each", live.len()))
 }
 
 fn right_mask(automaton: &Automaton, state: usize) -> Vec<bool> {
-    let (live, (tokens, eos)) = (fornax_live(automaton), vocabulary());
+    let (live, (tokens, eos)) = (right_live(automaton), vocabulary());
     let may = |(id, bytes): (usize, &Vec<u8>)| match id == eos as usize {
         true => automaton.accepts[state],
         false => !bytes.is_empty() && right_walk(automaton, &live, state, bytes).is_some(),
@@ -198,7 +198,7 @@ fn right_mask(automaton: &Automaton, state: usize) -> Vec<bool> {
 
 fn mask() -> Outcome {
     let automaton = automaton();
-    let (live, (tokens, eos)) = (fornax_live(&automaton), vocabulary());
+    let (live, (tokens, eos)) = (right_live(&automaton), vocabulary());
     let masks: Vec<Vec<bool>> =
         (0..live.len()).map(|s| answer::mask(&automaton, &live, s, &tokens, eos)).collect();
     if masks.iter().any(|mask| mask.len() != tokens.len()) {
@@ -276,7 +276,7 @@ fn bits() -> Outcome {
 
 fn forced() -> Outcome {
     let automaton = automaton();
-    let live = fornax_live(&automaton);
+    let live = right_live(&automaton);
     let behind = |text: &str| {
         right_walk(&automaton, &live, 0, text.as_bytes()).unwrap_or_else(|| panic!("{text:?} may not come"))
     };

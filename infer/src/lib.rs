@@ -4,6 +4,7 @@
 pub mod chat;
 pub mod completions;
 pub mod detokenize;
+pub mod engine;
 pub mod explain;
 pub mod generate;
 pub mod sampler;

@@ -76,6 +76,11 @@ impl KvCache {
         Self::bytes(config, 1, page_len, element)
     }
 
+    /// Bytes that this cache took.
+    pub fn taken_bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.keys.get().bytes() + layer.values.get().bytes()).sum()
+    }
+
     /// Tokens in each row; 0 of a paged cache, whose caller counts.
     pub fn len(&self) -> usize {
         self.len.unwrap_or(0)

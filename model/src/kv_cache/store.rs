@@ -94,6 +94,17 @@ impl Store {
         }
     }
 
+    /// Bytes of the tensors.
+    pub(super) fn bytes(&self) -> u64 {
+        let of = |dims: [usize; 3], dtype: DType| (dims.iter().product::<usize>() * dtype.size()) as u64;
+        match self {
+            Store::Float(x) => of(x.dims(), x.dtype()),
+            Store::Int8 { codes_ugw, scales_ug1 } => {
+                of(codes_ugw.dims(), codes_ugw.dtype()) + of(scales_ug1.dims(), scales_ug1.dtype())
+            }
+        }
+    }
+
     /// What is in the slots of one page, [l, g, d] in f32.
     #[cfg(test)]
     pub(super) fn page(&self, page: usize, page_len: usize) -> Tensor<3> {

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use fornax_data::{DataError, Tokenizer};
 
+/// Tokens of a prompt's end that are looked at, where they hold some text that is certain.
+const PROMPT_END: usize = 32;
 /// A window of ids that ends in an undecided character is cut when it is longer than this.
 const LONG_WINDOW: usize = 16;
 /// Bytes of an incomplete character are at most three, and three stray bytes are three characters: a window with more
@@ -74,6 +76,8 @@ pub struct Detokenizer {
     given: String,
     /// A token with text, to see what another adds to it.
     anchor: Option<u32>,
+    /// Whether the window was cut behind text that is certain, so that nothing before it matters any more.
+    settled: bool,
 }
 
 impl Detokenizer {
@@ -83,11 +87,11 @@ impl Detokenizer {
             tokenizer.token_bytes(*id) > 0
                 && tokenizer.decode(&[*id], skip_special).is_ok_and(|text| !text.is_empty())
         });
-        Detokenizer { tokenizer, skip_special, window: Vec::new(), given: String::new(), anchor }
+        Detokenizer { tokenizer, skip_special, window: Vec::new(), given: String::new(), anchor, settled: false }
     }
 
     /// Starts behind `prompt`, whose text is not handed out: a space between it and what follows is kept, which some
-    /// tokenizers would strip from the beginning of a text.
+    /// tokenizers would strip from the beginning of a text. Of a long prompt the end is read alone.
     ///
     /// # Errors
     /// As [`Detokenizer::push`].
@@ -96,11 +100,18 @@ impl Detokenizer {
         prompt: &[u32],
         skip_special: bool,
     ) -> Result<Detokenizer, DetokenizeError> {
-        let mut detokenizer = Detokenizer::new(tokenizer, skip_special);
-        for id in prompt {
-            detokenizer.push(*id)?;
+        let fresh = Detokenizer::new(tokenizer, skip_special);
+        let mut length = PROMPT_END;
+        loop {
+            let mut detokenizer = fresh.clone();
+            for id in &prompt[prompt.len().saturating_sub(length)..] {
+                detokenizer.push(*id)?;
+            }
+            if detokenizer.settled || length >= prompt.len() {
+                return Ok(detokenizer);
+            }
+            length *= 2;
         }
-        Ok(detokenizer)
     }
 
     /// Takes the next id and returns the text that is certain now, `None` when there is none. An id outside the
@@ -191,6 +202,7 @@ impl Detokenizer {
             }
         }
         self.window.drain(..start);
+        self.settled |= !self.given.is_empty();
         self.forget_repetition()
     }
 

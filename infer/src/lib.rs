@@ -8,3 +8,5 @@ pub mod engine;
 pub mod explain;
 pub mod generate;
 pub mod sampler;
+pub mod stop;
+pub mod text;

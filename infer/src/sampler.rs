@@ -153,7 +153,7 @@ impl Chain {
     ///
     /// # Errors
     /// As [`log_prob_of`].
-    pub fn report(&self, logits: &[f32], id: u32) -> Result<Sampled, SamplerError> {
+    pub fn sampled(&self, logits: &[f32], id: u32) -> Result<Sampled, SamplerError> {
         log_prob_of(logits, id, self.options.top_log_probs)
     }
 

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
@@ -6,8 +6,8 @@ use super::*;
 
 const CASES: u32 = 1000;
 
-/// A tokenizer from `../shared/data`, or `None` where tests may go without.
-fn real(name: &str) -> Option<Arc<Tokenizer>> {
+/// A file or folder of `../shared/data`, or `None` where tests may go without.
+fn shared(name: &str) -> Option<PathBuf> {
     let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
     let path = Path::new(data).join(name);
     if !path.exists() && std::env::var("FORNAX_REQUIRE_DATA").as_deref() != Ok("1") {
@@ -17,7 +17,11 @@ fn real(name: &str) -> Option<Arc<Tokenizer>> {
         }
         return None;
     }
-    Some(Arc::new(Tokenizer::load(&path).unwrap()))
+    Some(path)
+}
+
+fn real(name: &str) -> Option<Arc<Tokenizer>> {
+    Some(Arc::new(Tokenizer::load(&shared(name)?).unwrap()))
 }
 
 fn trained() -> Arc<Tokenizer> {
@@ -336,4 +340,67 @@ fn a_long_text_of_stray_bytes_keeps_a_short_window() {
     }
     text.push_str(&detokenizer.finish().unwrap());
     assert_eq!(text, tokenizer.decode(&ids, true).unwrap());
+}
+
+/// The texts that llama.cpp tests its vocabularies with, and their ids.
+fn llama_cpps_texts(name: &str) -> Option<Vec<(String, Vec<u32>)>> {
+    let read = |end| shared(&format!("llama.cpp-vocab/ggml-vocab-{name}.gguf.{end}")).map(std::fs::read_to_string);
+    let (texts, ids) = (read("inp")?.unwrap(), read("out")?.unwrap());
+    let ids = ids.split('\n').map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect());
+    Some(texts.split("\n__ggml_vocab_test__\n").map(str::to_owned).zip(ids).collect())
+}
+
+#[test]
+fn llama_cpps_texts_stream_exactly() {
+    for (name, file) in [
+        ("gpt-2", "llama.cpp-vocab/ggml-vocab-gpt-2.gguf"),
+        ("smollm", "tokenizer-smollm2"),
+        ("llama-spm", "llama.cpp-vocab/ggml-vocab-llama-spm.gguf"),
+        ("phi-3", "llama.cpp-vocab/ggml-vocab-phi-3.gguf"),
+        ("deepseek-coder", "llama.cpp-vocab/ggml-vocab-deepseek-coder.gguf"),
+    ] {
+        let (Some(texts), Some(tokenizer)) = (llama_cpps_texts(name), real(file)) else { return };
+        assert_eq!(texts.len(), 47);
+        let mut tokens = 0;
+        for (text, ids) in &texts {
+            let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), true);
+            let mut given = String::new();
+            for (place, id) in ids.iter().enumerate() {
+                if place % 7 == 3 {
+                    // What comes behind any part of it as a prompt is the rest.
+                    let behind = Detokenizer::after_prompt(Arc::clone(&tokenizer), &ids[..place], true).unwrap();
+                    assert_eq!(given.clone() + &pieces(behind, &ids[place..]).concat(), *text, "{name}");
+                }
+                given.extend(detokenizer.push(*id).unwrap());
+                // None of these texts holds U+FFFD: it would be half a character.
+                assert!(text.starts_with(&given), "{name}: {given:?} of {text:?}");
+            }
+            tokens += ids.len();
+            assert_eq!(given + &detokenizer.finish().unwrap(), *text, "{name}");
+        }
+        assert!(tokens > 400, "{name}: {tokens} tokens");
+    }
+}
+
+/// Reading the end of a prompt alone changes nothing.
+#[test]
+fn the_end_of_a_long_prompt_is_enough() {
+    for decoder in [LLAMA, GEMMA, STRIP_THREE, METASPACE, WORDPIECE, CTC, BYTE_LEVEL, "null"] {
+        let tokenizer = made(decoder, &TOKENS);
+        let id = prop_oneof![3 => 0..TOKENS.len() as u32, 1 => Just(6u32), 1 => Just(TOKENS.len() as u32)];
+        let ids = (prop::collection::vec(id.clone(), 0..120), prop::collection::vec(id, 0..20));
+        let mut runner = prop::test_runner::TestRunner::new(ProptestConfig::with_cases(CASES / 4));
+        let outcome = runner.run(&(ids, any::<bool>()), |((prompt, ids), skip)| {
+            let mut whole = Detokenizer::new(Arc::clone(&tokenizer), skip);
+            for id in &prompt {
+                whole.push(*id).unwrap();
+            }
+            let end = Detokenizer::after_prompt(Arc::clone(&tokenizer), &prompt, skip).unwrap();
+            prop_assert_eq!(pieces(end, &ids), pieces(whole, &ids), "{:?}", prompt);
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            panic!("{decoder}: {error}");
+        }
+    }
 }

@@ -103,7 +103,8 @@ impl Candidates {
         self.divide();
         for id in ids {
             let logit = match self.few {
-                false => Some(&mut self.logits[id as usize]),
+                // A prompt may name ids that a padded or cut output layer has no logit for.
+                false => self.logits.get_mut(id as usize),
                 true => {
                     let place = self.kept.binary_search_by_key(&id, |candidate| candidate.id).ok();
                     place.map(|place| &mut self.kept[place].logit)

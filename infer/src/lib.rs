@@ -7,6 +7,8 @@ pub mod detokenize;
 pub mod engine;
 pub mod explain;
 pub mod generate;
+pub mod grammar;
 pub mod sampler;
 pub mod stop;
 pub mod text;
+pub mod tools;

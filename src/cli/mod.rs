@@ -2,6 +2,7 @@
 
 mod adapter;
 mod bench;
+mod cache;
 mod chat;
 mod check;
 mod data;

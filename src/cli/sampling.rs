@@ -4,6 +4,7 @@ use clap::Args;
 use fornax_base::exit::Exit;
 use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::sampler::{DEFAULT_BREAKERS, SamplingOptions, Stage, breaker_ids};
+use fornax_infer::stop::StopStrings;
 
 use super::report::Failure;
 
@@ -71,24 +72,30 @@ pub(crate) struct SamplingArguments {
     /// Add a number to a token's logit; may be repeated
     #[arg(long, value_name = "ID=X", value_parser = bias, allow_hyphen_values = true)]
     logit_bias: Vec<(u32, f32)>,
-    /// Only these tokens may come
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    allowed_ids: Option<Vec<u32>>,
-    /// These tokens never come
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    banned_ids: Vec<u32>,
+    /// Only these tokens may come; may be repeated
+    #[arg(long, value_name = "ID")]
+    allow: Vec<u32>,
+    /// This token never comes; may be repeated
+    #[arg(long, value_name = "ID")]
+    ban: Vec<u32>,
     /// Tokens before the text may end
     #[arg(long, value_name = "N", default_value_t = 0)]
     min_tokens: usize,
-    /// Tokens that end the text beside the model's own
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    stop_ids: Vec<u32>,
+    /// A text that ends the answer; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Keep the text of --stop at the end
+    #[arg(long, requires = "stop")]
+    include_stop: bool,
+    /// A token that ends the text beside the model's own; may be repeated
+    #[arg(long, value_name = "ID")]
+    stop_id: Vec<u32>,
     /// Go on after the end-of-text token
     #[arg(long)]
     ignore_eos: bool,
     /// Order of the stages; those left out do nothing
-    #[arg(long, value_name = "STAGES", value_delimiter = ',')]
-    chain: Option<Vec<Stage>>,
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    samplers: Option<Vec<Stage>>,
     /// The same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -103,6 +110,11 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 impl SamplingArguments {
+    /// Texts that end an answer.
+    pub(crate) fn stop_strings(&self) -> Result<StopStrings, Failure> {
+        StopStrings::new(&self.stop, self.include_stop).map_err(|e| Failure::new(Exit::BadInput, e))
+    }
+
     /// The options, all in their range, for a model with logits for `vocab_size` tokens.
     pub(crate) fn options(&self, tokenizer: &Tokenizer, vocab_size: usize) -> Result<SamplingOptions, Failure> {
         let mut options = self.without_breakers();
@@ -120,12 +132,13 @@ impl SamplingArguments {
 
     /// Refuses what is wrong whatever the model is, before it is loaded.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.stop_strings()?;
         self.without_breakers().check().map_err(|e| Failure::new(Exit::BadInput, e))
     }
 
     fn without_breakers(&self) -> SamplingOptions {
         SamplingOptions {
-            chain: self.chain.clone().unwrap_or_else(|| Stage::ALL.to_vec()),
+            chain: self.samplers.clone().unwrap_or_else(|| Stage::ALL.to_vec()),
             seed: self.seed,
             temperature: self.temperature,
             top_k: self.top_k,
@@ -147,11 +160,11 @@ impl SamplingArguments {
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,
             logit_bias: self.logit_bias.iter().copied().collect(),
-            allowed_ids: self.allowed_ids.clone(),
-            banned_ids: self.banned_ids.clone(),
+            allowed_ids: (!self.allow.is_empty()).then(|| self.allow.clone()),
+            banned_ids: self.ban.clone(),
             min_tokens: self.min_tokens,
             ignore_eos: self.ignore_eos,
-            stop_ids: self.stop_ids.clone(),
+            stop_ids: self.stop_id.clone(),
             top_log_probs: 0,
         }
     }

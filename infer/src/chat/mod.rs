@@ -20,6 +20,7 @@ use fornax_data::records::Problem;
 use fornax_data::rendering::{PromptStyle, Renderer};
 use fornax_data::tokenizer::Tokenizer;
 use fornax_model::Decoder;
+use fornax_model::kv_cache::KvElement;
 
 pub use self::command::HELP;
 pub use self::messages::FileProblem;
@@ -28,9 +29,11 @@ pub use self::speaker::{Answer, Ended};
 use self::command::Command;
 use self::messages::Messages;
 use self::speaker::Speaker;
-use crate::detokenize::{DetokenizeError, Detokenizer};
-use crate::generate::GenerateError;
-use crate::sampler::{Chain, SamplerError, SamplingOptions};
+use crate::detokenize::DetokenizeError;
+use crate::engine::{EngineError, RequestError, SequenceError, SubmitError};
+use crate::sampler::{SamplerError, SamplingOptions};
+use crate::stop::StopStrings;
+use crate::text::{TextOptions, TextStream};
 
 /// What a person sees and types.
 pub trait Terminal {
@@ -78,7 +81,7 @@ pub enum Input {
 /// How it is talked.
 #[derive(Debug, Clone)]
 pub struct ChatOptions {
-    /// How tokens are chosen; each answer has a seed of its own.
+    /// How tokens are chosen and which of them end an answer; each answer has a seed of its own.
     pub sampling: SamplingOptions,
     /// Tokens of an answer at most.
     pub max_tokens: usize,
@@ -86,8 +89,10 @@ pub struct ChatOptions {
     pub context: usize,
     /// What the model is told before everything else.
     pub system: Option<String>,
-    /// Tokens that end an answer.
-    pub stop_ids: Vec<u32>,
+    /// Texts at which an answer ends.
+    pub stop: StopStrings,
+    /// What is stored of keys and values; `None` is the dtype that the model computes in.
+    pub element: Option<KvElement>,
 }
 
 /// An answer and what it cost.
@@ -173,9 +178,18 @@ pub enum ChatError {
     /// The terminal cannot be read or written.
     #[error("the terminal cannot be used")]
     Terminal(#[from] io::Error),
-    /// The model cannot answer.
+    /// The engine cannot start.
     #[error(transparent)]
-    Generate(#[from] GenerateError),
+    Engine(#[from] EngineError),
+    /// It refuses what is asked.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It takes nothing more.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// An answer failed.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
     /// The options are wrong.
     #[error(transparent)]
     Sampling(#[from] SamplerError),
@@ -216,7 +230,8 @@ impl Chat {
         let messages = Messages::new(options.system.as_deref());
         let context = options.context.min(decoder.config().context);
         let options = ChatOptions { context, ..options };
-        Ok(Chat { speaker: Speaker::new(decoder, context), tokenizer, style, options, messages, answers: 0 })
+        let speaker = Speaker::new(decoder, context, options.element)?;
+        Ok(Chat { speaker, tokenizer, style, options, messages, answers: 0 })
     }
 
     /// Takes up the messages of a file.
@@ -314,29 +329,28 @@ impl Chat {
         self.messages.left_out = left_out;
         let sampling = self.options.sampling.for_sample(self.answers);
         self.answers += 1;
-        let mut chain = Chain::new(&sampling, &prompt, self.speaker.vocab_size(), &self.options.stop_ids)?;
-        let mut detokenizer = Detokenizer::after_prompt(Arc::clone(&self.tokenizer), &prompt, true)?;
+        let text_options =
+            TextOptions { skip_special: true, stop: self.options.stop.clone(), min_tokens: sampling.min_tokens };
+        let mut stream = TextStream::new(Arc::clone(&self.tokenizer), &prompt, text_options)?;
         let (mut text, mut broken) = (String::new(), None);
-        let answer = self.speaker.answer(&prompt, &mut chain, self.options.max_tokens, &mut |id| {
-            let said = match id.map(|id| detokenizer.push(id)) {
-                Some(Ok(piece)) => {
-                    let piece = piece.unwrap_or_default();
-                    text.push_str(&piece);
-                    if piece.is_empty() { Ok(()) } else { terminal.piece(&piece).map_err(ChatError::from) }
-                }
-                Some(Err(error)) => Err(error.into()),
-                None => Ok(()),
-            };
+        let lengths = (self.options.max_tokens, self.options.context);
+        let mut answer = self.speaker.answer(&prompt, sampling, lengths, &mut |sampled| {
+            let Some(sampled) = sampled else { return flow(terminal.is_stopped()) };
+            let said = stream.push(sampled).map_err(ChatError::from).and_then(|piece| {
+                let piece = piece.unwrap_or_default();
+                text.push_str(&piece.text);
+                if piece.text.is_empty() { Ok(()) } else { terminal.piece(&piece.text).map_err(ChatError::from) }
+            });
             broken = said.err();
-            match broken.is_some() || terminal.is_stopped() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            flow(broken.is_some() || stream.stopped().is_some() || terminal.is_stopped())
         })?;
         if let Some(error) = broken {
             return Err(error);
         }
-        let rest = detokenizer.finish()?;
+        if stream.stopped().is_some() {
+            answer.ended = Ended::Stop;
+        }
+        let rest = stream.finish()?.text;
         text.push_str(&rest);
         if !rest.is_empty() {
             terminal.piece(&rest)?;
@@ -384,6 +398,10 @@ impl Chat {
         let renderer = Renderer::new(&self.tokenizer, Some(style));
         renderer.question(&Question::Dialogue(conversation)).map_err(Refusal::Rendering)
     }
+}
+
+fn flow(ends: bool) -> ControlFlow<()> {
+    if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 #[cfg(test)]

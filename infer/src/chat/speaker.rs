@@ -1,13 +1,18 @@
-//! The model of a conversation, with the keys and values of what was said.
+//! The model of a conversation: an engine whose pages keep what was said.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fornax_model::{Decoder, KvCache, KvElement};
+use fornax_model::Decoder;
+use fornax_model::kv_cache::KvElement;
 
-use crate::completions::{last_logits, plain_device};
-use crate::generate::{GenerateError, PREFILL_CHUNK, check};
-use crate::sampler::Chain;
+use super::ChatError;
+use crate::engine::{Engine, EngineOptions, Memory, Request, TokenEvent, Usage, ValidRequest};
+use crate::generate::Finish;
+use crate::sampler::{Sampled, SamplingOptions};
+
+/// How often somebody who waits for the next token is asked whether it is still wanted.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub enum Ended {
 /// What an answer cost.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Tokens of the prompt that were in the cache.
+    /// Tokens of the prompt that were computed before.
     pub kept: usize,
     /// Tokens of the answer, the one that ended it not counted.
     pub tokens: usize,
@@ -37,94 +42,72 @@ pub struct Answer {
     pub decode: Duration,
 }
 
-/// A decoder and the cache of one conversation.
+/// An engine with room for one conversation.
 #[derive(Debug)]
 pub(super) struct Speaker {
-    decoder: Decoder,
-    context: usize,
-    cache: KvCache,
-    /// Ids that the cache holds.
-    held: Vec<u32>,
+    engine: Engine,
 }
 
 impl Speaker {
-    /// A cache of `context` tokens is taken at once.
-    pub(super) fn new(decoder: Decoder, context: usize) -> Speaker {
-        let element = KvElement::of(decoder.compute());
-        let cache = KvCache::new(decoder.config(), 1, context, element, &plain_device(&decoder));
-        Speaker { decoder, context, cache, held: Vec::new() }
-    }
-
-    pub(super) fn vocab_size(&self) -> usize {
-        self.decoder.config().vocab_size
-    }
-
-    /// Answers `prompt`, computing of it what is not in the cache. `on` gets each id of the answer, and nothing after each
-    /// piece of the prompt.
+    /// Takes the memory of `context` tokens.
     ///
     /// # Errors
-    /// As `generate`; the cache is good afterwards too.
-    pub(super) fn answer(
-        &mut self,
-        prompt: &[u32],
-        chain: &mut Chain,
-        max_tokens: usize,
-        on: &mut dyn FnMut(Option<u32>) -> ControlFlow<()>,
-    ) -> Result<Answer, GenerateError> {
-        check(&self.decoder, prompt)?;
-        let common = self.held.iter().zip(prompt).take_while(|(held, asked)| held == asked).count();
-        // The logits behind the last token are not kept.
-        let kept = common.min(prompt.len() - 1);
-        self.cache.truncate(kept);
-        self.held.truncate(kept);
-        let start = Instant::now();
-        let mut logits = Vec::new();
-        let mut tokens = 0;
-        let ended = |ended, tokens, prefill: Duration| {
-            let decode = start.elapsed().saturating_sub(prefill);
-            Ok(Answer { kept, tokens, ended, prefill, decode })
-        };
-        for chunk in prompt[kept..].chunks(PREFILL_CHUNK) {
-            logits = self.compute(chunk)?;
-            if on(None).is_break() {
-                return ended(Ended::Stopped, tokens, start.elapsed());
-            }
-        }
-        let prefill = start.elapsed();
-        loop {
-            if tokens == max_tokens {
-                return ended(Ended::Length, tokens, prefill);
-            }
-            let position = prompt.len() + tokens;
-            if position == self.context {
-                return ended(Ended::Context, tokens, prefill);
-            }
-            let sampled =
-                chain.sample(&logits, None).map_err(|source| GenerateError::Sample { position, source })?;
-            if chain.is_end(sampled.id) {
-                return ended(Ended::Stop, tokens, prefill);
-            }
-            chain.accept(sampled.id);
-            tokens += 1;
-            if on(Some(sampled.id)).is_break() {
-                return ended(Ended::Stopped, tokens, prefill);
-            }
-            if tokens < max_tokens && position + 1 < self.context {
-                logits = self.compute(&[sampled.id])?;
-            }
-        }
+    /// When there is no room.
+    pub(super) fn new(decoder: Decoder, context: usize, element: Option<KvElement>) -> Result<Speaker, ChatError> {
+        let options =
+            EngineOptions { memory: Memory::Tokens(context), max_running: 1, element, ..Default::default() };
+        Ok(Speaker { engine: Engine::start(decoder, &options)? })
     }
 
-    fn compute(&mut self, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
-        let logits = last_logits(&self.decoder, ids, 1, &mut self.cache);
-        match logits {
-            Ok(logits) => {
-                self.held.extend(ids);
-                Ok(logits.concat())
-            }
-            Err(error) => {
-                self.cache.truncate(self.held.len());
-                Err(error)
+    /// Answers `prompt`. `on` gets each token of the answer, and nothing while it waits for one.
+    ///
+    /// # Errors
+    /// When the request is refused, or fails.
+    pub(super) fn answer(
+        &self,
+        prompt: &[u32],
+        sampling: SamplingOptions,
+        (max_tokens, context): (usize, usize),
+        on: &mut dyn FnMut(Option<Sampled>) -> ControlFlow<()>,
+    ) -> Result<Answer, ChatError> {
+        let room = context - prompt.len();
+        let request =
+            Request { max_tokens: Some(max_tokens.min(room)), ..Request::new(prompt.to_vec(), sampling) };
+        let mut stream = self.engine.submit(ValidRequest::new(request, self.engine.facts())?)?;
+        let (mut kept, mut tokens) = (0, 0);
+        let begun = std::time::Instant::now();
+        let mut prefill = None;
+        loop {
+            let wanted = match stream.recv_timeout(PATIENCE) {
+                Err(_) => on(None),
+                Ok(Some(TokenEvent::Started { reused_tokens, .. })) => {
+                    kept = reused_tokens;
+                    ControlFlow::Continue(())
+                }
+                Ok(Some(TokenEvent::Token { id, log_prob, top, .. })) => {
+                    prefill.get_or_insert_with(|| begun.elapsed());
+                    tokens += 1;
+                    on(Some(Sampled { id, log_prob, top }))
+                }
+                Ok(Some(TokenEvent::Finished { finish, usage: Usage { prefill, decode, .. }, .. })) => {
+                    let ended = match finish {
+                        Finish::Stop => Ended::Stop,
+                        Finish::Length if tokens == room => Ended::Context,
+                        Finish::Length => Ended::Length,
+                        Finish::Context => Ended::Context,
+                        Finish::Cancelled => Ended::Stopped,
+                    };
+                    return Ok(Answer { kept, tokens, ended, prefill, decode });
+                }
+                Ok(Some(TokenEvent::Failed(error))) => return Err(error.into()),
+                Ok(Some(TokenEvent::PromptLogProbs(_))) => ControlFlow::Continue(()),
+                Ok(None) => unreachable!("a request ends with an event that says so"),
+            };
+            if wanted.is_break() {
+                // The stream is dropped, which cancels the request.
+                let prefill = prefill.unwrap_or_else(|| begun.elapsed());
+                let decode = begun.elapsed().saturating_sub(prefill);
+                return Ok(Answer { kept, tokens, ended: Ended::Stopped, prefill, decode });
             }
         }
     }

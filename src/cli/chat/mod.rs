@@ -20,7 +20,7 @@ use serde::Serialize;
 use self::lines::Lines;
 use self::prompt::Prompt;
 use super::adapter;
-use super::generate::generate_failure;
+use super::cache::{KvDtype, engine_failure};
 use super::model_folder::{self, LoadedModel};
 use super::place::Place;
 use super::report::{Failure, say, stdout_failure};
@@ -62,6 +62,9 @@ pub(crate) struct Chat {
     context: Option<u32>,
     #[command(flatten)]
     sampling: SamplingArguments,
+    /// What the cache stores of keys and values; auto is the dtype that is computed in
+    #[arg(long, value_enum, default_value_t = KvDtype::Auto)]
+    kv_dtype: KvDtype,
     /// Keep the lines you type in this file, for the arrow keys of the next conversation
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -143,27 +146,31 @@ impl Chat {
         system: Option<String>,
     ) -> Result<ChatOptions, Failure> {
         let config = model.decoder.config();
-        let sampling = self.sampling.options(&model.tokenizer, config.vocab_size)?;
-        let mut stop_ids = model.end_ids();
-        stop_ids.extend(style.and_then(|style| style.end_of_turn(&model.tokenizer)));
+        let mut sampling = self.sampling.options(&model.tokenizer, config.vocab_size)?;
+        if !sampling.ignore_eos {
+            sampling.stop_ids.extend(model.end_ids());
+            sampling.stop_ids.extend(style.and_then(|style| style.end_of_turn(&model.tokenizer)));
+        }
+        let stop = self.sampling.stop_strings()?;
         if let Some(asked) = self.context.filter(|asked| *asked as usize > config.context) {
             let context = config.context;
             return Err(Failure::input(format_args!("--context is {asked}, the model's context holds {context}"))
                 .hint(format!("give --context {context} or less")));
         }
         let context = (self.context.unwrap_or(USUAL_CONTEXT) as usize).min(config.context);
-        Ok(ChatOptions { sampling, max_tokens: self.max_tokens as usize, context, system, stop_ids })
+        let (max_tokens, element) = (self.max_tokens as usize, self.kv_dtype.element());
+        Ok(ChatOptions { sampling, max_tokens, context, system, stop, element })
     }
 }
 
 fn chat_failure(error: ChatError) -> Failure {
     match error {
-        ChatError::Generate(error) => generate_failure(error).while_running(),
         ChatError::Refused(refusal) => {
             let hint = refusal.hint();
             Failure::new(Exit::BadInput, refusal).hint(hint)
         }
         ChatError::Sampling(error) => Failure::new(Exit::BadInput, error),
+        ChatError::Engine(error) => engine_failure(error),
         ChatError::Terminal(error) => stdout_failure(error),
         other => Failure::new(Exit::Failed, other),
     }

@@ -67,12 +67,12 @@ pub fn roll_out(
                 let options = SamplingOptions { seed: seed(place, sample), ..sampling.options.clone() };
                 Chain::new(&options, prompts[place], plain.config().vocab_size, &sampling.stop_ids)
             };
-            let mut chains: Vec<Chain> = places
+            let chains: Vec<Chain> = places
                 .iter()
                 .flat_map(|&place| (0..samples).map(move |sample| (place, sample)))
                 .map(|(place, sample)| chain(place, sample))
                 .collect::<Result<_, _>>()?;
-            let mut completions = complete(plain, &group, &mut chains, &limits)?.into_iter();
+            let mut completions = complete(plain, &group, &chains, &limits)?.into_iter();
             for &place in places {
                 all[place] = completions.by_ref().take(samples).collect();
             }

@@ -10,6 +10,7 @@ mod doctor;
 mod explain;
 mod finetune;
 mod generate;
+mod grammar;
 mod learn;
 mod model_folder;
 mod monitor;

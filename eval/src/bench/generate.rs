@@ -130,10 +130,10 @@ pub fn measure(
 }
 
 fn run(decoder: &Decoder, prompt: &[u32], max_tokens: usize) -> Result<Run, BenchError> {
-    let mut chain = Chain::greedy(decoder.config().vocab_size);
+    let chain = Chain::greedy(decoder.config().vocab_size);
     let limits = Limits { max_tokens, stop_ids: Vec::new() };
     let (start, mut opening, mut last) = (Instant::now(), None, 0.0);
-    let report = generate(decoder, prompt, &mut chain, &limits, &mut |_| {
+    let report = generate(decoder, prompt, &chain, &limits, &mut |_| {
         last = start.elapsed().as_secs_f64();
         opening.get_or_insert(last);
         ControlFlow::Continue(())

@@ -20,6 +20,7 @@ use super::request::{ModelFacts, ValidRequest};
 use super::scheduler::{NewSequence, Plan, Scheduler, SchedulerLimits, SequenceId, Work};
 use super::stats::Stats;
 use crate::generate::Finish;
+use crate::grammar::{Grammar, Mask};
 use crate::sampler::{Chain, Sampled, log_prob_of};
 
 /// Rows of logits computed at a time: bounds their memory under a large vocabulary.
@@ -71,6 +72,7 @@ struct Live {
     request: RequestId,
     sample: usize,
     chain: Chain,
+    grammar: Option<Grammar>,
     stop_ids: Arc<[u32]>,
     prompt_tokens: usize,
     produced: usize,
@@ -118,11 +120,12 @@ impl Core {
 
     /// Puts a request into the queue, whose number was not used before.
     pub(crate) fn add(&mut self, request: RequestId, valid: ValidRequest) {
-        let ValidRequest { prompt, chains, stop_ids, max_tokens, context, adapter, .. } = valid;
+        let ValidRequest { prompt, chains, stop_ids, max_tokens, context, adapter, grammar, .. } = valid;
         let live = |(sample, chain)| Live {
             request,
             sample,
             chain,
+            grammar: grammar.clone(),
             stop_ids: Arc::clone(&stop_ids),
             prompt_tokens: prompt.len(),
             produced: 0,
@@ -406,7 +409,8 @@ impl Core {
         }
     }
 
-    fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
+    /// What a request that is not done took so far.
+    pub(crate) fn usage(&self, request: RequestId, generated_tokens: usize) -> Usage {
         let Some(open) = self.requests.get(&request) else { return Usage::default() };
         let now = Instant::now();
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
@@ -491,7 +495,9 @@ impl Live {
             #[cfg(test)]
             self.fault.into_iter().for_each(|fault| fault.strike(self.produced));
             let position = self.prompt_tokens + self.produced;
-            let sampled = self.chain.sample(logits, None);
+            let misfit = |source| SequenceError::Grammar { position, source };
+            let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(misfit)?;
+            let sampled = self.chain.sample(logits, mask.as_ref().map(Mask::words));
             let sampled = sampled.map_err(|source| SequenceError::Sample { position, source })?;
             let id = sampled.id;
             if self.chain.is_end(id) || self.stop_ids.contains(&id) {
@@ -501,6 +507,13 @@ impl Live {
             self.chain.accept(id);
             self.produced += 1;
             chosen.tokens.push(sampled);
+            if let Some(grammar) = &mut self.grammar {
+                grammar.accept(id).map_err(misfit)?;
+                if grammar.is_done() {
+                    chosen.finish = Some(Finish::Stop);
+                    break;
+                }
+            }
             if self.prompt_tokens + self.produced >= self.context {
                 chosen.finish = Some(Finish::Context);
                 break;

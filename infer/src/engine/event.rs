@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::generate::Finish;
+use crate::grammar::GrammarError;
 use crate::sampler::{Sampled, SamplerError};
 
 /// Something that happened to a request.
@@ -72,6 +73,14 @@ pub enum SequenceError {
         position: usize,
         /// Why.
         source: SamplerError,
+    },
+    /// The grammar allows nothing more, or gave up.
+    #[error("token {position} has no place in the grammar")]
+    Grammar {
+        /// Position in the sequence, the prompt included.
+        position: usize,
+        /// Why.
+        source: GrammarError,
     },
     /// A fault of this program in choosing its tokens.
     #[error("choosing token {position} failed: {message}")]

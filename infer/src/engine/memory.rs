@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fornax_model::kv_cache::KvElement;
-use fornax_model::{KvCache, ModelConfig};
+use fornax_model::{Decoder, KvCache, ModelConfig};
 
 /// Bytes of a cache where the device does not say what is free.
 const UNKNOWN: u64 = 1 << 30;
@@ -114,6 +114,13 @@ impl MemoryPlan {
             0 => Err(MemoryError::TooLittle { bytes, page_len, page_bytes }),
             pages => Ok(Self { pages, page_len, page_bytes, element }),
         }
+    }
+
+    /// So many pages, in the dtype that `decoder` computes in.
+    pub(crate) fn of(decoder: &Decoder, pages: usize, page_len: usize) -> Self {
+        let element = KvElement::of(decoder.compute());
+        let page_bytes = KvCache::page_bytes(decoder.config(), page_len, element);
+        Self { pages, page_len, page_bytes, element }
     }
 
     /// Bytes of all pages.

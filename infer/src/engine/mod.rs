@@ -42,6 +42,9 @@ use self::core::Core;
 use scheduler::SchedulerLimits;
 use thread::Command;
 
+/// Of the engine's thread, as much as a main thread usually has: grammars of strangers recurse.
+const STACK_BYTES: usize = 8 << 20;
+
 /// How an engine works.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -250,6 +253,7 @@ impl Engine {
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
+            .stack_size(STACK_BYTES)
             .spawn(move || thread::run(core, &received, &for_thread))
             .map_err(|error| EngineError::Thread { message: error.to_string() })?;
         let thread = Mutex::new(Some(thread));

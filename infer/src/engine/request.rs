@@ -6,6 +6,7 @@ use fornax_model::Decoder;
 use fornax_model::adapter::AdapterId;
 
 use super::prefix::BlockHash;
+use crate::grammar::Grammar;
 use crate::sampler::{Chain, SamplerError, SamplingOptions};
 
 /// A prompt and what is wanted of it.
@@ -21,6 +22,8 @@ pub struct Request {
     pub n: usize,
     /// Which adapter computes; `None` is the decoder's active one, or the base model.
     pub adapter: Option<AdapterId>,
+    /// What the answers must be like, compiled before; each answer has an automaton of its own.
+    pub grammar: Option<Grammar>,
     /// Reports the log-probability of every prompt token but the opening one, with so many alternatives. Such a
     /// request reads nothing from other requests' pages: what is kept there are keys and values, not logits.
     pub prompt_log_probs: Option<usize>,
@@ -41,6 +44,7 @@ impl Request {
             max_tokens: None,
             n: 1,
             adapter: None,
+            grammar: None,
             prompt_log_probs: None,
             priority: 0,
             salt: None,
@@ -145,6 +149,7 @@ pub struct ValidRequest {
     /// Prompt and answer together at most.
     pub(super) context: usize,
     pub(super) adapter: Option<AdapterId>,
+    pub(super) grammar: Option<Grammar>,
     pub(super) prompt_log_probs: Option<usize>,
     pub(super) priority: i32,
     pub(super) root: Option<BlockHash>,
@@ -159,8 +164,8 @@ impl ValidRequest {
     /// # Errors
     /// See [`RequestError`].
     pub fn new(request: Request, facts: &ModelFacts) -> Result<Self, RequestError> {
-        let Request { prompt, sampling, max_tokens, n, adapter, prompt_log_probs, priority, salt, speculate } =
-            request;
+        let Request { prompt, sampling, max_tokens, n, adapter, prompt_log_probs, .. } = request;
+        let Request { grammar, priority, salt, speculate, .. } = request;
         let ModelFacts { vocab_size, context, samples, .. } = *facts;
         let wanted = max_tokens.unwrap_or(1);
         if prompt.is_empty() {
@@ -193,6 +198,7 @@ impl ValidRequest {
             stop_ids: Arc::from([]),
             context,
             adapter,
+            grammar,
             prompt_log_probs,
             priority,
             root,
@@ -217,6 +223,7 @@ impl ValidRequest {
             max_tokens,
             context,
             adapter,
+            grammar: None,
             prompt_log_probs: None,
             priority: 0,
             root: None,

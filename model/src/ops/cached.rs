@@ -83,7 +83,7 @@ pub enum CacheOperand<B: Backend> {
 
 /// The cache with new_ngd in its slots slots_n, rounded to what it stores. A cache that no one else holds is written in
 /// place.
-pub(crate) fn write_slots(
+pub fn write_slots(
     cache: CacheOperand<Dispatch>,
     new_ngd: Tensor<3>,
     slots_n: Tensor<1, Int>,
@@ -102,7 +102,7 @@ pub(crate) fn read_slots(cache: CacheOperand<Dispatch>, slots_n: Tensor<1, Int>)
 ///
 /// # Panics
 /// Panics when the query wants a gradient: there is no backward.
-pub(crate) fn cached_attention(
+pub fn cached_attention(
     q_nhd: Tensor<3>,
     keys: CacheOperand<Dispatch>,
     values: CacheOperand<Dispatch>,

@@ -38,8 +38,7 @@ pub use adamw::{AdamWStep, adamw_step};
 pub use attention::{AttentionMask, attention};
 #[cfg(test)]
 pub(crate) use cached::read_slots;
-pub use cached::{CacheOperand, Segment, Segments};
-pub(crate) use cached::{cached_attention, write_slots};
+pub use cached::{CacheOperand, Segment, Segments, cached_attention, write_slots};
 pub use divergence::{DivergenceOptions, Headed, divergence};
 pub use embedding::embedding;
 pub use flex::with_composed;

@@ -15,11 +15,13 @@ use fornax_infer::engine::{
     Engine, EngineOptions, Memory, Request, RequestError, TokenEvent, TokenStream, ValidRequest,
 };
 use fornax_infer::generate::{Finish, GenerateError};
+use fornax_infer::grammar::Grammar;
 use fornax_infer::sampler::{Sampled, SamplingOptions};
 
 use self::output::Output;
 use super::adapter;
 use super::cache::{Kv, KvDtype, engine_failure};
+use super::grammar::{self, GrammarArguments};
 use super::model_folder::{self, LoadedModel};
 use super::place::Place;
 use super::report::{Failure, say};
@@ -57,6 +59,8 @@ pub(crate) struct Generate {
     n: u16,
     #[command(flatten)]
     sampling: SamplingArguments,
+    #[command(flatten)]
+    grammar: GrammarArguments,
     /// Report the log-probability of each token, and of the N likeliest at its place
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<usize>,
@@ -84,6 +88,7 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
 impl Generate {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         self.sampling.check()?;
+        let spec = self.grammar.spec()?;
         let prompt = self.read_prompt()?;
         let (device, dtype) = self.place.open()?;
         let mut model = model_folder::open(&self.model, dtype, &device)?;
@@ -100,7 +105,8 @@ impl Generate {
             options.stop_ids.extend(model.end_ids());
         }
         options.check_ids(vocab_size).map_err(|e| Failure::new(Exit::BadInput, e))?;
-        self.continue_text(model, &ids, options)
+        let grammar = spec.map(|spec| grammar::compile(&spec, &model)).transpose()?;
+        self.continue_text(model, &ids, options, grammar)
     }
 
     /// Loads what --lora names, and makes what --adapter names the one that computes.
@@ -146,7 +152,13 @@ impl Generate {
         })
     }
 
-    fn continue_text(self, model: LoadedModel, ids: &[u32], options: SamplingOptions) -> Result<Exit, Failure> {
+    fn continue_text(
+        self,
+        model: LoadedModel,
+        ids: &[u32],
+        options: SamplingOptions,
+        grammar: Option<Grammar>,
+    ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
         let n = usize::from(self.n);
@@ -168,7 +180,7 @@ impl Generate {
             ..EngineOptions::default()
         };
         let engine = Engine::start(model.decoder, &engine).map_err(engine_failure)?;
-        let request = Request { max_tokens: Some(max_tokens), n, ..Request::new(ids.to_vec(), options) };
+        let request = Request { max_tokens: Some(max_tokens), n, grammar, ..Request::new(ids.to_vec(), options) };
         let request = ValidRequest::new(request, engine.facts()).map_err(request_failure)?;
         let stream = engine.submit(request).map_err(|e| Failure::new(Exit::Failed, e))?;
         let context_ends = max_tokens < self.max_tokens;

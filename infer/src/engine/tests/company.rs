@@ -7,6 +7,7 @@ use fornax_model::weights::{LoadOptions, load};
 
 use super::*;
 use crate::engine::closed::Outcome;
+use crate::grammar::{GrammarCompiler, GrammarLimits, GrammarSpec};
 
 /// Answers of a set, one request after the other and each in an engine of its own.
 fn alone(decoder: &Decoder, options: &EngineOptions, requests: &[Request]) -> Vec<Outcome> {
@@ -292,6 +293,44 @@ fn a_real_checkpoint_gives_the_same_in_any_company() {
         ties.compare(&expected, &found.outcomes, what);
     }
     ties.check();
+}
+
+/// Answers under a grammar beside others: each is what it is alone, and fits.
+#[test]
+fn grammars_bind_their_own_request() {
+    let Some(folder) = shared("tinystories-656k-hf") else { return };
+    let options = LoadOptions { dtype: Some(burn::tensor::DType::F32), strict: true };
+    let decoder = load(&folder, options, &Device::flex()).unwrap().decoder;
+    let tokenizer = fornax_data::tokenizer::Tokenizer::load(&folder).unwrap();
+    let (vocab_size, ends) = (decoder.config().vocab_size, decoder.config().eos_ids.clone());
+    let compiler = GrammarCompiler::new(&tokenizer, vocab_size, &ends, GrammarLimits::default()).unwrap();
+    let pattern = GrammarSpec::Regex(" (cats|dogs|birds) are (big|small)".to_owned());
+    let grammar = compiler.compile(&pattern).unwrap();
+    let prompt = tokenizer.encode("Once upon a time there was a girl who said that", true).unwrap();
+    let of = |number: u64| {
+        let sampling = SamplingOptions { seed: number, top_log_probs: 2, ..SamplingOptions::default() };
+        let grammar = (number % 2 == 0).then(|| grammar.clone());
+        let base = Request { grammar, max_tokens: Some(30), ..Request::new(prompt.clone(), sampling) };
+        Request { n: if number == 0 { 3 } else { 1 }, ..base }
+    };
+    let requests: Vec<Request> = (0..8).map(of).collect();
+    let options = EngineOptions { memory: Memory::Tokens(4096), ..EngineOptions::default() };
+    let expected = alone(&decoder, &options, &requests);
+    let found = together(&decoder, &options, &requests);
+    let mut ties = Ties::default();
+    ties.compare(&expected, &found.outcomes, "grammars");
+    ties.check();
+    for (number, outcome) in found.outcomes.iter().enumerate() {
+        for answer in &outcome.answers {
+            let text = tokenizer.decode(&answer.ids(), true).unwrap();
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let fits = words.len() == 3
+                && ["cats", "dogs", "birds"].contains(&words[0])
+                && words[1] == "are"
+                && ["big", "small"].contains(&words[2]);
+            assert_eq!(fits && answer.finish == Some(Finish::Stop), number % 2 == 0, "{text:?}");
+        }
+    }
 }
 
 /// The bytes that are printed are those that are taken.

@@ -317,7 +317,7 @@ impl Shown<'_> {
 
 kernel! {
     /// Scores -> exponentials under the new maximum; -> (maximum, sum, factor of what was summed before).
-    fn softmax_row(s, x: &mut [f32], max: f32, sum: f32) -> (f32, f32, f32) {
+    pub(super) fn softmax_row(s, x: &mut [f32], max: f32, sum: f32) -> (f32, f32, f32) {
         let lowest = s.splat(f32::NEG_INFINITY);
         let mut largest = lowest;
         let whole = x.len() / S::LANES * S::LANES;
@@ -361,7 +361,7 @@ kernel! {
 }
 
 kernel! {
-    fn scale_row(s, x: &mut [f32], factor: f32) {
+    pub(super) fn scale_row(s, x: &mut [f32], factor: f32) {
         for at in (0..x.len()).step_by(S::LANES) {
             store_at(s, x, at, s.mul(load_at(s, x, at), s.splat(factor)));
         }

@@ -171,6 +171,9 @@ fn chat_failure(error: ChatError) -> Failure {
         }
         ChatError::Sampling(error) => Failure::new(Exit::BadInput, error),
         ChatError::Engine(error) => engine_failure(error),
+        ChatError::Terminal(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Failure::new(Exit::BadInput, error)
+        }
         ChatError::Terminal(error) => stdout_failure(error),
         other => Failure::new(Exit::Failed, other),
     }

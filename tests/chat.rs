@@ -22,7 +22,7 @@ static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     let run_folder = folder.join("run");
-    run(&mut train(&tiny_recipe(&folder), &run_folder, &["train.steps=2", "eval.every=0"])).exits(0);
+    run(&mut train(&tiny_recipe(&folder), &run_folder, &["train.steps=6", "eval.every=0"])).exits(0);
     let model = folder.join("model");
     copy(&run_folder.join("model"), &model);
     let config = fs::read_to_string(model.join("config.json")).unwrap();

@@ -13,7 +13,7 @@ const TASK: usize = 1 << 15;
 /// Tiles of w that are asked for ahead of time.
 const AHEAD: usize = 2;
 /// Floats of w below which one thread is faster than two.
-const SMALL: usize = 1 << 16;
+const SMALL: usize = 1 << 18;
 
 /// Whether [`products`] reads these operands of `c_mn = a_mk b_kn`: both run along k.
 pub(super) fn takes(m: usize, a: Matrix, b: Matrix) -> bool {
@@ -163,17 +163,23 @@ kernel! {
             let (out, weights) = (&mut out[row * d..(row + rows) * d], &weights[row * w_stride..]);
             let mut at = 0;
             while at < d {
-                let four = d - at >= 4 * S::LANES;
+                // Whole vectors, up to four at a time, then what is left.
+                let vectors = ((d - at) / S::LANES).min(4);
+                let place = [n, d, at];
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match (rows, four) {
-                        (2, true) => mix_tile::<S, 2, 4>(s, [n, d, at], out, weights, w_stride, v),
-                        (2, false) => mix_tile::<S, 2, 1>(s, [n, d, at], out, weights, w_stride, v),
-                        (_, true) => mix_tile::<S, 1, 4>(s, [n, d, at], out, weights, w_stride, v),
-                        (_, false) => mix_tile::<S, 1, 1>(s, [n, d, at], out, weights, w_stride, v),
+                    match (rows, vectors) {
+                        (2, 4) => mix_tile::<S, 2, 4>(s, place, out, weights, w_stride, v),
+                        (2, 3) => mix_tile::<S, 2, 3>(s, place, out, weights, w_stride, v),
+                        (2, 2) => mix_tile::<S, 2, 2>(s, place, out, weights, w_stride, v),
+                        (2, _) => mix_tile::<S, 2, 1>(s, place, out, weights, w_stride, v),
+                        (_, 4) => mix_tile::<S, 1, 4>(s, place, out, weights, w_stride, v),
+                        (_, 3) => mix_tile::<S, 1, 3>(s, place, out, weights, w_stride, v),
+                        (_, 2) => mix_tile::<S, 1, 2>(s, place, out, weights, w_stride, v),
+                        _ => mix_tile::<S, 1, 1>(s, place, out, weights, w_stride, v),
                     }
                 }
-                at += if four { 4 * S::LANES } else { S::LANES };
+                at += vectors.max(1) * S::LANES;
             }
             row += rows;
         }

@@ -166,6 +166,12 @@ impl Grammar {
         self.attempt(|parser| Ok::<_, GrammarError>(parser.is_accepting()))
     }
 
+    /// Whether [`Grammar::rollback`] works. It does not for Lark grammars with `stop=` or `max_tokens=`, whose sequences
+    /// must not be speculated on.
+    pub fn can_roll_back(&self) -> bool {
+        self.parser.parser.grammar().lexer_spec().can_rollback()
+    }
+
     /// Tokens accepted and not taken back.
     pub fn tokens(&self) -> usize {
         self.tokens

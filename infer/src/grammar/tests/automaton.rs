@@ -171,3 +171,10 @@ fn the_mask_is_what_validate_says_for_every_token_of_real_vocabularies() {
         assert!(!mask.allows(end[0]) && !mask.allows(size as u32 - 1));
     }
 }
+
+#[test]
+fn a_grammar_tells_when_nothing_can_be_taken_back() {
+    let lark = |text: &str| shared_bytes_compiler().compile(&GrammarSpec::Lark(text.to_owned())).unwrap();
+    assert!(lark("start: /[a-z]+/ \"!\"").can_roll_back());
+    assert!(!lark("start: words \"!\"\nwords[stop=\"\\n\"]: /[a-z]+/").can_roll_back());
+}

@@ -219,3 +219,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn g2_a_sequence_beyond_its_work_fails_alone() {
+    let options: Vec<String> = (0..400).map(|n| format!("r{n}")).collect();
+    let rules: String = (0..400).map(|n| format!("r{n}: \"a\" r{n} \"b\" | \"c{n}\"\n")).collect();
+    let text = format!("start: \"x\" ({}) | \"y\"\n{rules}", options.join(" | "));
+    let compiler = bytes_compiler_within(GrammarLimits { row_items: 200, ..GrammarLimits::default() });
+    let mut heavy = compiler.compile(&GrammarSpec::Lark(text)).unwrap();
+    let mut other = heavy.clone();
+    let error = heavy.accept(u32::from(b'x')).and_then(|()| heavy.mask().map(|_| ())).unwrap_err();
+    assert_eq!(error.code(), "grammar_too_complex", "{error}");
+    assert_eq!(heavy.mask().map(|_| ()), Err(error));
+    other.accept(u32::from(b'y')).unwrap();
+    assert!(other.is_done());
+}

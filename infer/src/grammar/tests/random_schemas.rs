@@ -132,7 +132,11 @@ fn sample(grammar: &mut Grammar, tokenizer: &Tokenizer, dice: &mut Dice, free: u
         };
         let random = allowed[dice.below(allowed.len() as u32) as usize];
         let closing = allowed.iter().filter_map(|id| Some((urgent(id)?, *id))).min();
-        let id = if ids.len() < free { random } else { closing.map_or(random, |(_, id)| id) };
+        // Some of them lead nowhere in some strings.
+        let id = match closing {
+            Some((place, id)) if ids.len() >= free && (place <= 2 || dice.often(50)) => id,
+            _ => random,
+        };
         grammar.accept(id).unwrap();
         if Some(id) != tokenizer.eos_id() {
             ids.push(id);

@@ -41,6 +41,23 @@ fn large_vocabulary() -> Option<Vec<Vec<u8>>> {
     Some(words)
 }
 
+/// Takes 60 random tokens and measures each mask.
+fn walk(grammar: &mut Grammar, seed: u64) -> Vec<Duration> {
+    let mut dice = rng(seed, 0, "tokens");
+    let mut times = Vec::new();
+    while times.len() < 60 && !grammar.is_done() {
+        let begin = Instant::now();
+        let mask = grammar.mask().unwrap();
+        times.push(begin.elapsed());
+        let allowed: Vec<u32> = mask.ids().filter(|id| *id < SIZE as u32 - 1).collect();
+        if allowed.is_empty() {
+            break;
+        }
+        grammar.accept(allowed[dice.below(allowed.len() as u64) as usize]).unwrap();
+    }
+    times
+}
+
 #[test]
 fn g2_masks_of_a_large_vocabulary() {
     let Some(words) = large_vocabulary() else { return };
@@ -77,37 +94,20 @@ fn g2_masks_of_a_large_vocabulary() {
         let compiled = compiler.compile(&spec).unwrap();
         let compiling = begin.elapsed();
         let mut times = Vec::new();
-        let mut failed = None;
-        'seeds: for seed in 0..5 {
-            let mut grammar = compiled.clone();
-            let mut dice = rng(seed, 0, "tokens");
-            for _ in 0..60 {
-                if grammar.is_done() {
-                    break;
-                }
-                let begin = Instant::now();
-                let mask = grammar.mask();
-                times.push(begin.elapsed());
-                let mask = match mask {
-                    Ok(mask) => mask,
-                    Err(error) => {
-                        failed = Some(error);
-                        break 'seeds;
-                    }
-                };
-                let allowed: Vec<u32> = mask.ids().filter(|id| *id < SIZE as u32 - 1).collect();
-                if allowed.is_empty() {
-                    break;
-                }
-                grammar.accept(allowed[dice.below(allowed.len() as u64) as usize]).unwrap();
+        for seed in 0..5 {
+            // The same tokens each time, from a fresh automaton; the least time of each mask is the one without others'
+            // work in between.
+            let mut least: Vec<Duration> = Vec::new();
+            for _ in 0..3 {
+                let run = walk(&mut compiled.clone(), seed);
+                least.resize(run.len(), Duration::MAX);
+                least.iter_mut().zip(run).for_each(|(least, taken)| *least = taken.min(*least));
             }
+            times.extend(least);
         }
         times.sort_unstable();
         let (half, most) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-        eprintln!(
-            "G2: {name}: compiled in {compiling:?}, {} masks, p50 {half:?}, p99 {most:?}, {failed:?}",
-            times.len()
-        );
+        eprintln!("G2: {name}: compiled in {compiling:?}, {} masks, p50 {half:?}, p99 {most:?}", times.len());
         all.extend(times);
     }
     all.sort_unstable();

@@ -1,5 +1,5 @@
 //! The same weights give the same numbers on every path: training forward, prefill in chunks, token by
-//! token, a truncated, a reset and a batched cache, packed documents, packed weights, the autodiff device, and
+//! token, a truncated, a reset and a batched cache, a paged one with sequences of different lengths, packed documents, packed weights, the autodiff device, and
 //! adapters.
 //!
 //! Shapes: b rows, t tokens, v vocabulary; logits are row-major [b, t, v].
@@ -10,11 +10,13 @@
 mod adapters;
 #[path = "equivalence/packed.rs"]
 mod packed;
+#[path = "equivalence/paged.rs"]
+mod paged;
 #[path = "equivalence/subjects.rs"]
 mod subjects;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fornax_model::{Decoder, KvCache, Layout, ModelConfig};
+use fornax_model::{Decoder, KvCache, KvElement, Layout, ModelConfig};
 
 use subjects::{Rows, Subject, decoder, devices, largest_two, subjects, supported, tokens};
 
@@ -24,25 +26,33 @@ struct Precision {
     name: &'static str,
     weights: DType,
     compute: DType,
-    cache: DType,
+    cache: KvElement,
     tolerance: f32,
 }
 
-const PRECISIONS: [Precision; 5] = [
+const PRECISIONS: [Precision; 6] = [
     // Sums of the same f32 products in another order: some ulps of 6e-8; up to 1.6e-6 was measured.
-    precision("f32", DType::F32, DType::F32, DType::F32, 4e-6),
+    precision("f32", DType::F32, DType::F32, KvElement::F32, 4e-6),
     // Keys and values keep 11 bits (an error of 2^-12 each), on the cached paths alone; measured 1.2e-3.
-    precision("f32, f16 cache", DType::F32, DType::F32, DType::F16, 2.5e-3),
+    precision("f32, f16 cache", DType::F32, DType::F32, KvElement::F16, 2.5e-3),
     // As above with 8 bits, an error of 2^-9; measured 8.7e-3.
-    precision("f32, bf16 cache", DType::F32, DType::F32, DType::BF16, 2e-2),
+    precision("f32, bf16 cache", DType::F32, DType::F32, KvElement::BF16, 2e-2),
     // The activations of a block are rounded to 8 bits. Another order of f32 sums may flip a rounding;
     // measured 0 on the processor: there a bf16 row comes out the same among any number of rows.
-    precision("f32 weights, bf16 compute", DType::F32, DType::BF16, DType::BF16, 2e-2),
+    precision("f32 weights, bf16 compute", DType::F32, DType::BF16, KvElement::BF16, 2e-2),
     // The residual stream too.
-    precision("bf16", DType::BF16, DType::BF16, DType::BF16, 2e-2),
+    precision("bf16", DType::BF16, DType::BF16, KvElement::BF16, 2e-2),
+    // Keys and values in steps of 1/127 of the largest of their head, an error of 2^-8 of it each.
+    precision("f32, int8 cache", DType::F32, DType::F32, KvElement::Int8, 5e-2),
 ];
 
-const fn precision(name: &'static str, weights: DType, compute: DType, cache: DType, tolerance: f32) -> Precision {
+const fn precision(
+    name: &'static str,
+    weights: DType,
+    compute: DType,
+    cache: KvElement,
+    tolerance: f32,
+) -> Precision {
     Precision { name, weights, compute, cache, tolerance }
 }
 
@@ -85,7 +95,7 @@ fn join_time(parts: Vec<(usize, Vec<f32>)>, b: usize) -> Vec<f32> {
 }
 
 /// Every path that must give the logits of `forward` without a cache.
-fn paths(decoder: &Decoder, rows: &Rows, cache: DType) -> Vec<(String, Vec<f32>)> {
+fn paths(decoder: &Decoder, rows: &Rows, cache: KvElement) -> Vec<(String, Vec<f32>)> {
     let (b, t, v) = (rows.0.len(), rows.t(), decoder.config().vocab_size);
     let new =
         |rows: usize, spare: usize| KvCache::new(decoder.config(), rows, t + spare, cache, &decoder.device());
@@ -102,6 +112,7 @@ fn paths(decoder: &Decoder, rows: &Rows, cache: DType) -> Vec<(String, Vec<f32>)
     let alone =
         |f: &dyn Fn(&Rows) -> Vec<f32>| rows.0.iter().flat_map(|row| f(&Rows(vec![row.clone()]))).collect();
     all.push(("rows alone".into(), alone(&|row| forward(decoder, row, None))));
+    all.push(("paged".into(), paged::ragged(decoder, rows, cache, None)));
     all.push(("rows alone, cached".into(), alone(&|row| in_chunks(decoder, row, 7, &mut new(1, 1)))));
     all
 }
@@ -164,7 +175,7 @@ fn every_path_gives_the_logits_of_the_training_forward() {
                 }
             }
             println!("{}: {ties} greedy tokens differ in {places} places", precision.name);
-            if precision.cache == DType::F32 {
+            if precision.cache == KvElement::F32 {
                 assert!(ties <= places / PLACES_PER_TIE, "{ties} ties in {places} places");
             }
         }
@@ -175,7 +186,7 @@ fn report(precision: &Precision, subject: &Subject, path: &str, found: &Comparis
     let line = format!("{:26} {:18} {path:20}", precision.name, subject.name);
     println!("{line} logits {:.1e}, ties {} (widest gap {:.1e})", found.difference, found.ties, found.widest);
     assert!(found.difference <= precision.tolerance, "{line} differs by {}", found.difference);
-    if precision.cache == DType::F32 {
+    if precision.cache == KvElement::F32 {
         assert!(found.ties == 0 || found.widest <= TIE, "{line} differs at a gap of {}", found.widest);
     }
 }
@@ -186,7 +197,7 @@ fn half_precision_is_near_f32() {
     for device in devices() {
         for subject in subjects() {
             let exact = decoder(&subject, &PRECISIONS[0], &device);
-            let rows = tokens(&subject, &exact, DType::F32);
+            let rows = tokens(&subject, &exact, KvElement::F32);
             let base = forward(&exact, &rows, None);
             for precision in PRECISIONS.iter().filter(|p| p.compute != DType::F32 && supported(p, &device)) {
                 let logits = forward(&decoder(&subject, precision, &device), &rows, None);

@@ -175,6 +175,66 @@ fn wrong_rows_are_refused_with_their_number_and_leave_nothing() {
     }
 }
 
+/// A gzip stream of four rows, cut short.
+const CUT: &[u8] = &[
+    0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0xab, 0x56, 0x2a, 0x49, 0xad, 0x28, 0x51, 0xb2,
+    0x52, 0x4a, 0x54, 0xaa, 0xe5, 0xaa, 0x26, 0xcc,
+];
+
+#[test]
+fn wrong_rows_templates_and_adapters_are_refused_before_anything_is_trained() {
+    let folder = folder();
+    let talk = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+    let row_17 = format!("{}{{\"messages\": [}}\n", talk.repeat(16));
+    let empty = "{\"prompt\": \"a\", \"chosen\": \"\", \"rejected\": \"c\"}\n";
+    let unknown = "{{ shout(messages) }}";
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}";
+    let adapter = folder.path().join("adapter");
+    wrong_adapter(&adapter);
+    let from = format!("adapter = {{ from = \"{}\" }}", adapter.display());
+    for (objective, name, content, template, more, word) in [
+        ("sft", "late.jsonl", row_17.as_bytes(), "", "", "row 17"),
+        ("dpo", "empty.jsonl", empty.as_bytes(), "", "", "row 1"),
+        ("sft", "cut.jsonl.gz", CUT, "", "", "cut off"),
+        ("sft", "a.jsonl", talk.as_bytes(), unknown, "", "shout"),
+        ("sft", "b.jsonl", talk.as_bytes(), endless, "", "template"),
+        ("sft", "c.jsonl", talk.as_bytes(), "", from.as_str(), "lora_A"),
+    ] {
+        let source = folder.path().join(name);
+        fs::write(&source, content).unwrap();
+        let Some(mut text) = recipe(objective, &source, more) else { return };
+        text = text.replace("skip_bad_rows = true\n", "");
+        if !template.is_empty() {
+            let path = folder.path().join("template.jinja");
+            fs::write(&path, template).unwrap();
+            text = text.replace("\"plain\"", &format!("\"{}\"", path.display()));
+        }
+        let run_folder = folder.path().join("run");
+        let path = written(folder.path(), &text);
+        run(&mut finetune(&path, &run_folder)).refuses(&[word]);
+        assert!(!run_folder.join("recipe.toml").exists(), "{name} left a run");
+    }
+}
+
+/// An adapter folder whose one matrix reads 5 columns.
+fn wrong_adapter(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let config = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}"#;
+    fs::write(folder.join("adapter_config.json"), config).unwrap();
+    let zeros = vec![0u8; 4 * 2 * 128];
+    let view = |shape: Vec<usize>| {
+        let bytes = &zeros[..4 * shape.iter().product::<usize>()];
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap()
+    };
+    let of_layer = |layer: usize| {
+        let name = |part: &str| format!("base_model.model.model.layers.{layer}.self_attn.q_proj.{part}.weight");
+        [(name("lora_A"), view(vec![2, 5])), (name("lora_B"), view(vec![128, 2]))]
+    };
+    let tensors: Vec<_> = (0..2).flat_map(of_layer).collect();
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    fs::write(folder.join("adapter_model.safetensors"), bytes).unwrap();
+}
+
 #[test]
 fn wrong_recipes_are_refused_with_the_key() {
     let Some(source) = shared_data("sft-rasbt/instruction-data.json") else { return };

@@ -50,10 +50,10 @@ fn greedy_text_equals_transformers() {
         assert_eq!(encoded, ids(&prompt["as_the_tokenizer_encodes"]["input_ids"]), "{text:?}");
         for form in ["as_the_tokenizer_encodes", "without_prefix_space"] {
             let recorded = &prompt[form];
-            let mut chain = Chain::greedy(decoder.config().vocab_size);
+            let chain = Chain::greedy(decoder.config().vocab_size);
             let limits = Limits { max_tokens: 100, stop_ids: decoder.config().eos_ids.clone() };
             let mut generated = Vec::new();
-            let report = generate(&decoder, &ids(&recorded["input_ids"]), &mut chain, &limits, &mut |id| {
+            let report = generate(&decoder, &ids(&recorded["input_ids"]), &chain, &limits, &mut |id| {
                 generated.push(id);
                 ControlFlow::Continue(())
             });
@@ -141,10 +141,10 @@ fn packed_models_generate() {
     let (checkpoint, tokenizer) = checkpoint(&folder);
     let prompt = tokenizer.encode("Once upon a time there was a little girl", true).unwrap();
     let greedy = |decoder: &Decoder| {
-        let mut chain = Chain::greedy(decoder.config().vocab_size);
+        let chain = Chain::greedy(decoder.config().vocab_size);
         let limits = Limits { max_tokens: 60, stop_ids: Vec::new() };
         let mut generated = Vec::new();
-        generate(decoder, &prompt, &mut chain, &limits, &mut |id| {
+        generate(decoder, &prompt, &chain, &limits, &mut |id| {
             generated.push(id);
             ControlFlow::Continue(())
         })

@@ -194,6 +194,12 @@ impl Tokenizer {
         }
     }
 
+    /// Whether the text of ids is what [`Tokenizer::spelled`] gives for each, put together (a space at the beginning
+    /// apart, which some decoders strip). Not so for WordPiece and other decoders that look at neighbours.
+    pub fn spells_alone(&self) -> bool {
+        self.spelling.is_contextless()
+    }
+
     /// Whether this id is a special token, which decoding may leave out.
     pub fn is_special(&self, id: u32) -> bool {
         self.added.get(&id).is_some_and(|(_, special)| *special)

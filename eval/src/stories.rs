@@ -144,8 +144,8 @@ impl StoryQuestions {
         let mut replies = Vec::new();
         for item in &self.items {
             let mut generated = Vec::new();
-            let mut chain = Chain::greedy(decoder.config().vocab_size);
-            let done = generate(decoder, &ids(&item.prompt)?, &mut chain, &limits, &mut |id| {
+            let chain = Chain::greedy(decoder.config().vocab_size);
+            let done = generate(decoder, &ids(&item.prompt)?, &chain, &limits, &mut |id| {
                 generated.push(id);
                 ControlFlow::Continue(())
             });

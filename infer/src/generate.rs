@@ -1,13 +1,15 @@
-//! The decoding loop for one sequence: prompt ids in, one id at a time out.
+//! One sequence in the caller's thread: prompt ids in, one id at a time out.
 //!
 //! Knows token ids, a decoder and a sampler; nothing of text.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fornax_model::{Decoder, KvCache};
+use fornax_model::Decoder;
 
-use crate::completions::{last_logits, plain_device};
+use crate::engine::core::Core;
+use crate::engine::scheduler::SchedulerLimits;
+use crate::engine::{Batching, MemoryPlan, SequenceError, TokenEvent, Usage, ValidRequest};
 use crate::sampler::{Chain, SamplerError};
 
 /// Prompt tokens computed at a time: bounds the attention scores of a long prompt.
@@ -82,6 +84,9 @@ pub enum GenerateError {
         /// Why.
         source: SamplerError,
     },
+    /// Choosing a token failed in another way.
+    #[error(transparent)]
+    Sequence(SequenceError),
     /// The device failed.
     #[error("the device failed while computing token {position}: {message}")]
     Device {
@@ -92,51 +97,66 @@ pub enum GenerateError {
     },
 }
 
-/// Continues `prompt`, handing each new id to `on_token`, until a limit is met or `on_token` breaks.
+/// Continues `prompt`, handing each new id to `on_token`, until a limit is met or `on_token` breaks. `chain` is the state
+/// of the sampler at the beginning; a token that its options name ends the text too.
 ///
 /// # Errors
 /// See [`GenerateError`]; nothing is computed when the prompt is refused.
 pub fn generate(
     decoder: &Decoder,
     prompt: &[u32],
-    chain: &mut Chain,
+    chain: &Chain,
     limits: &Limits,
     on_token: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Report, GenerateError> {
     check(decoder, prompt)?;
     let context = decoder.config().context;
     let capacity = prompt.len().saturating_add(limits.max_tokens).min(context);
-    let mut cache = KvCache::new(decoder.config(), 1, capacity, decoder.compute(), &plain_device(decoder));
-    let start = Instant::now();
-    let mut logits = Vec::new();
-    for chunk in prompt.chunks(PREFILL_CHUNK) {
-        logits = last_logits(decoder, chunk, 1, &mut cache)?.concat();
-    }
-    let prefill = start.elapsed();
+    // One sequence in one piece.
+    let mut core = Core::new(decoder.clone(), MemoryPlan::of(decoder, 1, capacity), limits_of(1), false);
+    let lengths = (limits.max_tokens, context);
+    let adapter = decoder.active_adapter();
+    let chains = vec![chain.clone()];
+    core.add(0, ValidRequest::of_chains(prompt.to_vec(), chains, lengths, &limits.stop_ids, adapter));
     let mut generated_tokens = 0;
-    let finish = loop {
-        if generated_tokens == limits.max_tokens {
-            break Finish::Length;
-        }
-        let position = prompt.len() + generated_tokens;
-        let next = chain.sample(&logits, None).map_err(|source| GenerateError::Sample { position, source })?;
-        chain.accept(next.id);
-        if limits.stop_ids.contains(&next.id) {
-            break Finish::Stop;
-        }
-        generated_tokens += 1;
-        if on_token(next.id).is_break() {
-            break Finish::Cancelled;
-        }
-        if position + 1 >= context {
-            break Finish::Context;
-        }
-        if generated_tokens < limits.max_tokens {
-            logits = last_logits(decoder, &[next.id], 1, &mut cache)?.concat();
-        }
+    let report = |finish, usage: Usage| {
+        let Usage { prompt_tokens, generated_tokens, prefill, decode, .. } = usage;
+        Report { finish, prompt_tokens, generated_tokens, prefill, decode }
     };
-    let decode = start.elapsed() - prefill;
-    Ok(Report { finish, prompt_tokens: prompt.len(), generated_tokens, prefill, decode })
+    while !core.is_idle() {
+        let position = prompt.len() + generated_tokens;
+        core.step().map_err(|fault| GenerateError::Device { position, message: fault.message })?;
+        let events: Vec<_> = core.take_events().collect();
+        for (_, event) in events {
+            match event {
+                TokenEvent::Token { id, .. } => {
+                    generated_tokens += 1;
+                    if on_token(id).is_break() {
+                        return Ok(report(Finish::Cancelled, core.usage(0, generated_tokens)));
+                    }
+                }
+                TokenEvent::Finished { finish, usage, .. } => return Ok(report(finish, usage)),
+                TokenEvent::Failed(error) => return Err(error.into()),
+                TokenEvent::Started { .. } | TokenEvent::PromptLogProbs(_) => {}
+            }
+        }
+    }
+    unreachable!("a request ends with an event that says so")
+}
+
+/// Of `running` sequences that all go on until they are done.
+pub(crate) fn limits_of(running: usize) -> SchedulerLimits {
+    let token_budget = running.max(PREFILL_CHUNK);
+    SchedulerLimits { max_running: running, token_budget, batching: Batching::Continuous, window: None }
+}
+
+impl From<SequenceError> for GenerateError {
+    fn from(error: SequenceError) -> Self {
+        match error {
+            SequenceError::Sample { position, source } => GenerateError::Sample { position, source },
+            other => GenerateError::Sequence(other),
+        }
+    }
 }
 
 pub(crate) fn check(decoder: &Decoder, prompt: &[u32]) -> Result<(), GenerateError> {

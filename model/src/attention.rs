@@ -1,12 +1,12 @@
 //! The attention block: projections, rotary embedding, cache, heads.
 //!
-//! Shapes: n rows (b * t), b batch, t new time, s all time, h query heads, g key-value heads, d head
+//! Shapes: n rows (b * t), b batch, t new time, s all time (t without a cache), h query heads, g key-value heads, d head
 //! channels, k = d / 2, c channels.
 
 use burn::tensor::Tensor;
 
 use crate::adapter::Pass;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, Placed};
 use crate::norm::RmsNorm;
 use crate::ops::{self, AttentionMask};
 use crate::parameters::{ModuleMut, VisitModules};
@@ -35,9 +35,10 @@ pub(crate) struct Shared<'a> {
     pub(crate) pass: Pass,
     pub(crate) cos_btk: Tensor<3>,
     pub(crate) sin_btk: Tensor<3>,
-    /// One mask for each distinct window, with that window.
+    /// One mask for each distinct window, with that window; none with a cache.
     pub(crate) masks: Vec<(Option<usize>, AttentionMask)>,
-    pub(crate) cache: Option<&'a mut KvCache>,
+    /// The cache, and where the tokens stand in it.
+    pub(crate) cache: Option<(&'a mut KvCache, Placed)>,
     pub(crate) trace: Option<&'a mut Trace>,
 }
 
@@ -77,19 +78,25 @@ impl Attention {
         let v_bgtd = self.heads(&self.value, &None, x_nc, self.n_kv_heads, shared);
         let rotate = |x| ops::rope(x, shared.cos_btk.clone(), shared.sin_btk.clone());
         let (q_bhtd, k_bgtd) = (rotate(q_bhtd), rotate(k_bgtd));
-        let (k_bgsd, v_bgsd) = match shared.cache.as_deref_mut() {
-            Some(cache) => cache.append(layer, k_bgtd, v_bgtd),
-            None => (k_bgtd, v_bgtd),
-        };
-        let mask = shared.masks.iter().find(|(w, _)| *w == window).map(|(_, mask)| mask);
-        let mask = mask.expect("the decoder builds a mask for every window of its configuration");
         let scale = 1.0 / (self.head_dim as f32).sqrt();
-        if let Some(trace) = shared.trace.as_deref_mut() {
-            trace.attention(&q_bhtd, &k_bgsd, mask, scale);
-        }
-        let out_bhtd = ops::attention(q_bhtd, k_bgsd, v_bgsd, mask, scale);
-        let [b, h, t, d] = out_bhtd.dims();
-        self.output.adapted(out_bhtd.swap_dims(1, 2).reshape([b * t, h * d]), &shared.pass)
+        let [b, h, t, d] = q_bhtd.dims();
+        let out_na = match &mut shared.cache {
+            Some((cache, placed)) => {
+                cache.write(layer, by_token(k_bgtd), by_token(v_bgtd), placed);
+                let out_nhd = cache.attend(layer, by_token(q_bhtd), placed, window, scale);
+                out_nhd.reshape([b * t, h * d])
+            }
+            None => {
+                let mask = shared.masks.iter().find(|(w, _)| *w == window).map(|(_, mask)| mask);
+                let mask = mask.expect("the decoder builds a mask for every window of its configuration");
+                if let Some(trace) = shared.trace.as_deref_mut() {
+                    trace.attention(&q_bhtd, &k_bgtd, mask, scale);
+                }
+                let out_bhtd = ops::attention(q_bhtd, k_bgtd, v_bgtd, mask, scale);
+                out_bhtd.swap_dims(1, 2).reshape([b * t, h * d])
+            }
+        };
+        self.output.adapted(out_na, &shared.pass)
     }
 
     /// x_nc -> [b, heads, t, d].
@@ -124,4 +131,10 @@ impl Attention {
             }
         }
     }
+}
+
+/// [b, heads, t, d] -> [n, heads, d].
+fn by_token(x: Tensor<4>) -> Tensor<3> {
+    let [b, heads, t, d] = x.dims();
+    x.swap_dims(1, 2).reshape([b * t, heads, d])
 }

@@ -175,13 +175,30 @@ impl Decoder {
 
     /// tokens_bt -> hidden_btc, after the last normalization, in the compute dtype.
     ///
-    /// With a cache the tokens follow those it holds, and it holds them afterwards. Token ids must be below
-    /// `vocab_size`.
+    /// With a contiguous cache the tokens follow those it holds, and it holds them afterwards. With a paged one `layout`
+    /// says where the tokens stand ([`Layout::ragged`]). Token ids must be below `vocab_size`.
     ///
     /// # Panics
-    /// Panics when the cache has no room, or when documents are given together with a filled cache.
+    /// Panics when the cache has no room, when documents are given together with a cache, or when a gradient is wanted
+    /// through it: see [`Decoder::trainable`].
     pub fn forward(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, cache: Option<&mut KvCache>) -> Tensor<3> {
-        self.observed(tokens_bt, layout, cache, None)
+        self.observed(tokens_bt, layout, cache, None, self.blocks.len())
+    }
+
+    /// As [`Decoder::forward`] with the leading `layers` layers alone: the hidden states of an early exit. Of the
+    /// tokens that `cache` then counts it holds keys and values in these layers only, so it is to be truncated before
+    /// the other layers read it.
+    ///
+    /// # Panics
+    /// As [`Decoder::forward`].
+    pub fn forward_leading(
+        &self,
+        layers: usize,
+        tokens_bt: Tensor<2, Int>,
+        layout: &Layout,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        self.observed(tokens_bt, layout, Some(cache), None, layers)
     }
 
     /// As [`Decoder::forward`] of one sequence without a cache, and shows the way of a token in `trace`.
@@ -190,7 +207,7 @@ impl Decoder {
     /// Panics when there is more than one row, or the trace's position lies outside of it.
     pub fn forward_traced(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, trace: &mut Trace) -> Tensor<3> {
         assert!(tokens_bt.dims()[0] == 1, "a trace is of one sequence, not of {}", tokens_bt.dims()[0]);
-        self.observed(tokens_bt, layout, None, Some(trace))
+        self.observed(tokens_bt, layout, None, Some(trace), self.blocks.len())
     }
 
     fn observed(
@@ -199,23 +216,20 @@ impl Decoder {
         layout: &Layout,
         cache: Option<&mut KvCache>,
         trace: Option<&mut Trace>,
+        layers: usize,
     ) -> Tensor<3> {
         let [b, t] = tokens_bt.dims();
-        let past = cache.as_ref().map_or(0, |cache| {
-            cache.check_room(b, t);
-            cache.len()
-        });
-        let mut shared = Shared { trace, ..self.shared(b, t, past, layout, cache) };
+        let mut shared = Shared { trace, ..self.shared([b, t], layout, cache) };
         let mut x_nc = self.embedding.forward(tokens_bt.reshape([b * t]), &shared.pass);
         shared.show(&x_nc);
         let waiting = self.waiting.as_ref().filter(|_| shared.cache.is_none() && shared.trace.is_none());
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for (layer, block) in self.blocks.iter().take(layers).enumerate() {
             x_nc = match waiting {
                 Some(waiting) => waiting.forward(block, layer, self.compute, &shared, x_nc),
                 None => block.forward(x_nc, layer, self.compute, &mut shared),
             };
         }
-        if let Some(cache) = shared.cache {
+        if let Some((cache, _)) = shared.cache {
             cache.advance(t);
         }
         self.norm.forward_as(x_nc, self.compute, &shared.pass).reshape([b, t, self.config.width])
@@ -409,20 +423,18 @@ impl Decoder {
         Pass { choice, dropout: self.dropout.as_ref().map(Dropout::next) }
     }
 
-    fn shared<'a>(
-        &self,
-        b: usize,
-        t: usize,
-        past: usize,
-        layout: &Layout,
-        cache: Option<&'a mut KvCache>,
-    ) -> Shared<'a> {
+    fn shared<'a>(&self, [b, t]: [usize; 2], layout: &Layout, cache: Option<&'a mut KvCache>) -> Shared<'a> {
         let (cos_btk, sin_btk) = self.rope.angles(layout.positions_bt.clone(), self.compute);
         let device = self.device().without_autodiff();
         let mut windows: Vec<_> = self.config.windows.clone();
         windows.sort_unstable();
         windows.dedup();
-        let mask = |window| AttentionMask::new(past, t, window, layout.documents_bt.as_ref(), &device);
+        let cache = cache.map(|cache| {
+            let placed = cache.place([b, t], layout, &device);
+            (cache, placed)
+        });
+        windows.retain(|_| cache.is_none());
+        let mask = |window| AttentionMask::new(0, t, window, layout.documents_bt.as_ref(), &device);
         let masks = windows.into_iter().map(|window| (window, mask(window))).collect();
         let pass = self.pass(self.choice(layout, b));
         Shared { rows: b, pass, cos_btk, sin_btk, masks, cache, trace: None }

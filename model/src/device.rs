@@ -299,6 +299,39 @@ fn memory(kind: Kind, _: usize) -> Option<u64> {
     host_memory(kind)
 }
 
+/// Bytes of a device's memory that nobody uses, its own processes included; `None` where the drivers do not tell.
+pub fn free_memory(name: DeviceName) -> Option<u64> {
+    match name {
+        DeviceName::Named(Kind::Cpu, _) => available_memory(),
+        DeviceName::Named(Kind::Cuda, index) => cuda_free_memory(index),
+        DeviceName::Named(Kind::Wgpu | Kind::Vulkan, _) | DeviceName::Auto => None,
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_free_memory(index: usize) -> Option<u64> {
+    let nvml = nvml_wrapper::Nvml::init().ok()?;
+    nvml.device_by_index(index as u32).ok()?.memory_info().ok().map(|m| m.free)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_free_memory(_: usize) -> Option<u64> {
+    None
+}
+
+/// What Linux would give to programs without swapping: free memory, and the caches that it can drop. Elsewhere, what
+/// is free.
+fn available_memory() -> Option<u64> {
+    let free = || {
+        let info = rustix::system::sysinfo();
+        info.freeram as u64 * u64::from(info.mem_unit)
+    };
+    let line = |text: String| text.lines().find_map(|line| line.strip_prefix("MemAvailable:").map(str::to_owned));
+    let line = std::fs::read_to_string("/proc/meminfo").ok().and_then(line);
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    Some(kibibytes.map_or_else(free, |kibibytes| kibibytes << 10))
+}
+
 fn host_memory(kind: Kind) -> Option<u64> {
     let info = rustix::system::sysinfo();
     (kind == Kind::Cpu).then_some(info.totalram as u64 * info.mem_unit as u64)
@@ -326,6 +359,8 @@ mod tests {
         let cpu = found.iter().find(|f| f.name == DeviceName::Named(Kind::Cpu, 0)).unwrap();
         assert_eq!(cpu.fault, None);
         assert!(cpu.dtypes.contains(&DType::F32) && cpu.memory > Some(1 << 28), "{cpu:?}");
+        let free = free_memory(cpu.name);
+        assert!(free > Some(1 << 24) && free < cpu.memory, "{free:?}");
         assert!(open(DeviceName::Named(Kind::Cpu, 0)).is_ok());
     }
 

@@ -1,8 +1,11 @@
 //! Where the tokens of a forward pass stand.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::adapter::AdapterId;
+use crate::ops::Segment;
 
 /// Positions, and which document each token belongs to, for a batch of b rows and t columns.
 #[derive(Debug, Clone)]
@@ -13,13 +16,15 @@ pub struct Layout {
     pub documents_bt: Option<Tensor<2, Int>>,
     /// The adapter of each row, or `None` in it for the base model alone. `None` as a whole: the active one.
     pub adapter_per_row: Option<Vec<Option<AdapterId>>>,
+    /// The sequences whose tokens follow each other, one token a row, in a paged cache. `None`: a row is a sequence.
+    pub segments: Option<Arc<Vec<Segment>>>,
 }
 
 impl Layout {
     /// Every row holds the positions `start..start + t`.
     pub fn contiguous(start: usize, t: usize, device: &Device) -> Self {
         let positions: Vec<i32> = (start..start + t).map(|p| p as i32).collect();
-        Self { positions_bt: int_tensor(positions, 1, t, device), documents_bt: None, adapter_per_row: None }
+        Self::at(int_tensor(positions, 1, t, device))
     }
 
     /// Packed rows: positions that restart with each document, and the documents' numbers, row by row.
@@ -27,8 +32,20 @@ impl Layout {
         let columns = positions.len() / rows.max(1);
         let tensor =
             |values: &[u32]| int_tensor(values.iter().map(|&v| v as i32).collect(), rows, columns, device);
-        let documents_bt = Some(tensor(documents));
-        Self { positions_bt: tensor(positions), documents_bt, adapter_per_row: None }
+        Self { documents_bt: Some(tensor(documents)), ..Self::at(tensor(positions)) }
+    }
+
+    /// Tokens of several sequences of different lengths, in the pages of a paged cache: n rows of one token each, n the sum
+    /// of the segments' tokens, so that each has its own position and adapter.
+    pub fn ragged(segments: Vec<Segment>, device: &Device) -> Self {
+        let positions = segments.iter().flat_map(|segment| segment.past..segment.past + segment.tokens);
+        let positions: Vec<i32> = positions.map(|p| p as i32).collect();
+        let n = positions.len();
+        Self { segments: Some(Arc::new(segments)), ..Self::at(int_tensor(positions, n, 1, device)) }
+    }
+
+    fn at(positions_bt: Tensor<2, Int>) -> Self {
+        Self { positions_bt, documents_bt: None, adapter_per_row: None, segments: None }
     }
 
     /// The same places with an adapter for each row.

@@ -28,5 +28,6 @@ pub mod weights;
 
 pub use config::{ConfigError, Family, ModelConfig};
 pub use decoder::Decoder;
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, KvElement};
 pub use layout::{Layout, token_tensor};
+pub use ops::Segment;

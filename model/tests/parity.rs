@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use fornax_model::weights::{LoadOptions, TensorFile, load};
-use fornax_model::{Decoder, KvCache, Layout, token_tensor};
+use fornax_model::{Decoder, KvCache, KvElement, Layout, token_tensor};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/parity")
@@ -116,7 +116,7 @@ fn greedy_continuation_equals_transformers() {
         let greedy: Vec<u32> = greedy.iter().map(|v| v.as_u64().unwrap() as u32).collect();
         let expected = TensorFile::open(&folder.join("expected.safetensors")).unwrap();
         let decoder = load_f32(&folder, &device);
-        let mut cache = KvCache::new(decoder.config(), 1, 64, DType::F32, &device);
+        let mut cache = KvCache::new(decoder.config(), 1, 64, KvElement::F32, &device);
         let mut input = ids(&expected, "tokens")[..8].to_vec();
         for (i, &next) in greedy.iter().enumerate() {
             let layout = Layout::contiguous(cache.len(), input.len(), &device);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fornax_infer::completions::{Completion, complete};
 use fornax_infer::generate::{GenerateError, Limits};
 use fornax_infer::sampler::{Chain, SamplerError, SamplingOptions};
-use fornax_model::{Decoder, KvCache};
+use fornax_model::{Decoder, KvCache, KvElement};
 
 /// Bytes of keys and values that a batch may take; one prompt's samples are never parted.
 const CACHE_BYTES: u64 = 1 << 30;
@@ -58,7 +58,8 @@ pub fn roll_out(
         }
         let limits =
             Limits { max_tokens: sampling.max_tokens.min(room - length), stop_ids: sampling.stop_ids.clone() };
-        let row_bytes = KvCache::bytes(plain.config(), samples, length + limits.max_tokens, plain.compute());
+        let row_bytes =
+            KvCache::bytes(plain.config(), samples, length + limits.max_tokens, KvElement::of(plain.compute()));
         let at_once = (CACHE_BYTES / row_bytes.max(1)).max(1) as usize;
         for places in places.chunks(at_once) {
             let group: Vec<&[u32]> = places.iter().map(|&place| prompts[place]).collect();
@@ -66,12 +67,12 @@ pub fn roll_out(
                 let options = SamplingOptions { seed: seed(place, sample), ..sampling.options.clone() };
                 Chain::new(&options, prompts[place], plain.config().vocab_size, &sampling.stop_ids)
             };
-            let mut chains: Vec<Chain> = places
+            let chains: Vec<Chain> = places
                 .iter()
                 .flat_map(|&place| (0..samples).map(move |sample| (place, sample)))
                 .map(|(place, sample)| chain(place, sample))
                 .collect::<Result<_, _>>()?;
-            let mut completions = complete(plain, &group, &mut chains, &limits)?.into_iter();
+            let mut completions = complete(plain, &group, &chains, &limits)?.into_iter();
             for &place in places {
                 all[place] = completions.by_ref().take(samples).collect();
             }

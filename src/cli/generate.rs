@@ -135,7 +135,7 @@ impl Generate {
         })
     }
 
-    fn continue_text(&self, model: &LoadedModel, ids: &[u32], mut chain: Chain) -> Result<Exit, Failure> {
+    fn continue_text(&self, model: &LoadedModel, ids: &[u32], chain: Chain) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
         let stop_ids = match self.ignore_eos {
@@ -144,7 +144,7 @@ impl Generate {
         };
         let limits = Limits { max_tokens: self.max_tokens, stop_ids };
         let mut text = Text::new(model, ids, self.json)?;
-        let report = generate(&model.decoder, ids, &mut chain, &limits, &mut |id| {
+        let report = generate(&model.decoder, ids, &chain, &limits, &mut |id| {
             text.push(id);
             match text.broken() || asked.load(Ordering::SeqCst) != 0 {
                 true => ControlFlow::Break(()),

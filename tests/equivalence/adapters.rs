@@ -6,6 +6,7 @@ use fornax_base::rng::rng;
 use fornax_model::adapter::{AdapterConfig, AdapterId, Targets};
 use fornax_model::{Decoder, Layout};
 
+use crate::paged::ragged;
 use crate::subjects::{Rows, Subject, decoder, devices, subjects, supported, tokens};
 use crate::{PRECISIONS, Precision, compare, forward, paths, relative, report, targets_of, values};
 
@@ -132,6 +133,8 @@ fn two_adapters_and_none_in_one_batch_equal_each_alone() {
         let tolerance = if precision.compute == DType::F32 { 1.0 } else { 2.0 } * precision.tolerance;
         let precision = Precision { tolerance, ..*precision };
         report(&precision, subject, "adapters by row", &compare(&alone, &mixed, base.config().vocab_size));
+        let paged = ragged(&decoder, rows, precision.cache, Some(&per_row));
+        report(&precision, subject, "adapters by token", &compare(&alone, &paged, base.config().vocab_size));
     });
 }
 

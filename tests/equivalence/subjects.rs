@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use fornax_base::rng::rng;
 use fornax_model::weights::{LoadOptions, load};
-use fornax_model::{Decoder, KvCache, token_tensor};
+use fornax_model::{Decoder, KvCache, KvElement, token_tensor};
 
 use crate::{Precision, forward};
 
@@ -74,7 +74,10 @@ pub(crate) fn decoder(subject: &Subject, precision: &Precision, device: &Device)
 }
 
 pub(crate) fn supported(precision: &Precision, device: &Device) -> bool {
-    [precision.weights, precision.compute, precision.cache].iter().all(|d| device.supports_dtype(*d))
+    [Some(precision.weights), Some(precision.compute), precision.cache.dtype()]
+        .iter()
+        .flatten()
+        .all(|d| device.supports_dtype(*d))
 }
 
 /// Rows of tokens of one length.
@@ -101,7 +104,7 @@ impl Rows {
 }
 
 /// Random tokens, and a row that the model continues by itself, as decoding does.
-pub(crate) fn tokens(subject: &Subject, decoder: &Decoder, cache: DType) -> Rows {
+pub(crate) fn tokens(subject: &Subject, decoder: &Decoder, cache: KvElement) -> Rows {
     let v = decoder.config().vocab_size;
     let mut rows = Rows::random(subject.name, 2, subject.t, v);
     let device = decoder.device();

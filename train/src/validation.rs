@@ -63,9 +63,9 @@ pub fn sample(
 ) -> Result<String, TrainError> {
     let seed = rng(seed, step, "sample").next_u64();
     let options = SamplingOptions { temperature: temperature as f32, seed, ..SamplingOptions::default() };
-    let mut chain = Chain::new(&options, prompt_ids, decoder.config().vocab_size, &[])?;
+    let chain = Chain::new(&options, prompt_ids, decoder.config().vocab_size, &[])?;
     let mut generated = Vec::new();
-    generate(decoder, prompt_ids, &mut chain, limits, &mut |id| {
+    generate(decoder, prompt_ids, &chain, limits, &mut |id| {
         generated.push(id);
         ControlFlow::Continue(())
     })?;

@@ -67,6 +67,11 @@ impl Spelling {
         text.into_bytes()
     }
 
+    /// Whether what a token adds does not depend on its neighbours, so that texts of tokens can be put together.
+    pub(super) fn is_contextless(&self) -> bool {
+        !self.0.iter().any(|step| matches!(step, Step::WordPiece { .. } | Step::EndOfWord { .. } | Step::Spaced))
+    }
+
     /// Bytes for each id up to the highest; 0 for special tokens and unused ids.
     pub(super) fn lengths(&self, added: &HashMap<u32, (String, bool)>, vocab: &Vocab) -> Result<Vec<u32>, String> {
         let Some(highest) = vocab.values().max() else {

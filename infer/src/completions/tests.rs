@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
-use fornax_model::ModelConfig;
+use fornax_model::{Layout, ModelConfig, token_tensor};
 
 use super::*;
 use crate::generate::generate;
@@ -29,9 +29,9 @@ fn chain(temperature: f32, seed: u64) -> Chain {
 }
 
 /// What `generate` makes of one row.
-fn alone(decoder: &Decoder, prompt: &[u32], mut chain: Chain, limits: &Limits) -> (Vec<u32>, Finish) {
+fn alone(decoder: &Decoder, prompt: &[u32], chain: Chain, limits: &Limits) -> (Vec<u32>, Finish) {
     let mut ids = Vec::new();
-    let report = generate(decoder, prompt, &mut chain, limits, &mut |id| {
+    let report = generate(decoder, prompt, &chain, limits, &mut |id| {
         ids.push(id);
         ControlFlow::Continue(())
     });
@@ -54,8 +54,8 @@ fn check(temperature: f32, limits: &Limits) -> Vec<Completion> {
     let decoder = decoder();
     let prompts: [&[u32]; 3] = [&[1, 2, 3, 4], &[5, 1, 0, 2], &[9, 9, 12, 7]];
     let seeds = |row: usize| chain(temperature, 100 + row as u64);
-    let mut chains: Vec<Chain> = (0..12).map(seeds).collect();
-    let found = complete(&decoder, &prompts, &mut chains, limits).unwrap();
+    let chains: Vec<Chain> = (0..12).map(seeds).collect();
+    let found = complete(&decoder, &prompts, &chains, limits).unwrap();
     assert_eq!(found.len(), 12);
     for (row, completion) in found.iter().enumerate() {
         let prompt = prompts[row / 4];
@@ -102,8 +102,8 @@ fn the_context_and_a_limit_of_no_tokens_end_rows() {
 #[test]
 fn prompts_that_cannot_be_continued_are_refused() {
     let (decoder, limits) = (decoder(), Limits { max_tokens: 1, stop_ids: Vec::new() });
-    let mut chains = [chain(0.0, 0)];
-    let mut refused = |prompt: &[u32]| complete(&decoder, &[prompt], &mut chains, &limits).unwrap_err();
+    let chains = [chain(0.0, 0)];
+    let refused = |prompt: &[u32]| complete(&decoder, &[prompt], &chains, &limits).unwrap_err();
     assert!(matches!(refused(&[]), GenerateError::EmptyPrompt));
     assert!(matches!(refused(&[1; 24]), GenerateError::PromptTooLong { tokens: 24, context: 24 }));
     assert!(matches!(refused(&[13]), GenerateError::UnknownToken { id: 13, vocab_size: 13 }));
@@ -112,7 +112,7 @@ fn prompts_that_cannot_be_continued_are_refused() {
 #[test]
 #[should_panic(expected = "prompts of 2 and 1 tokens in one batch")]
 fn prompts_of_one_batch_have_one_length() {
-    let mut chains = [chain(0.0, 0), chain(0.0, 0)];
+    let chains = [chain(0.0, 0), chain(0.0, 0)];
     let limits = Limits { max_tokens: 1, stop_ids: Vec::new() };
-    let _ = complete(&decoder(), &[&[1, 2], &[1]], &mut chains, &limits);
+    let _ = complete(&decoder(), &[&[1, 2], &[1]], &chains, &limits);
 }

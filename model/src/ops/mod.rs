@@ -10,6 +10,7 @@
 
 mod adamw;
 pub mod attention;
+mod cached;
 mod divergence;
 mod embedding;
 mod flex;
@@ -23,6 +24,8 @@ mod scores;
 mod sums;
 mod swiglu;
 
+use std::sync::Arc;
+
 use attention::Visible;
 use burn::backend::{
     Autodiff, Backend,
@@ -33,6 +36,9 @@ use burn::backend::{
 
 pub use adamw::{AdamWStep, adamw_step};
 pub use attention::{AttentionMask, attention};
+#[cfg(test)]
+pub(crate) use cached::read_slots;
+pub use cached::{CacheOperand, Segment, Segments, cached_attention, write_slots};
 pub use divergence::{DivergenceOptions, Headed, divergence};
 pub use embedding::embedding;
 pub use flex::with_composed;
@@ -189,6 +195,30 @@ pub trait LlmOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let _ = (out, hidden, visible);
         attention::backward::<Self>(q, k, v, saved, dout, scale)
+    }
+
+    /// A cache, new_ngd, slots_n -> the cache with the new ones in these slots.
+    #[fusion(default)]
+    fn write_slots(
+        #[extension_type] cache: CacheOperand<Self>,
+        new: FloatTensor<Self>,
+        slots: IntTensor<Self>,
+    ) -> CacheOperand<Self> {
+        cached::write::<Self>(cache, new, slots)
+    }
+
+    /// q_nhd of the tokens of all segments, one layer's keys and values -> out_nhd. No backward: an operation of
+    /// inference, which nothing that trains calls.
+    #[fusion(default)]
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        #[extension_type] keys: CacheOperand<Self>,
+        #[extension_type] values: CacheOperand<Self>,
+        segments: Arc<Segments>,
+        window: Option<usize>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        cached::attend::<Self>(q, keys, values, &segments, window, scale)
     }
 
     /// hidden_nc, head_vc, targets_n -> (negative log-likelihood of each target, logarithm of the sum of

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "measured differences, shown with --nocapture")]
 
 mod attention;
+mod cached;
 mod check;
 mod divergence;
 mod dtypes;

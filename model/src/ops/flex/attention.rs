@@ -87,7 +87,7 @@ fn forward_block(
     let (m, d) = (rows.len(), out.d);
     let mut maxima = [f32::NEG_INFINITY; QUERIES];
     let mut sums = [0.0f32; QUERIES];
-    let keys = seen.keys(rows.clone());
+    let keys = seen.keys(row, rows.clone());
     let mut scores = unset(m * KEYS.min(keys.len()));
     let mut from = keys.start;
     while from < keys.end {
@@ -203,7 +203,7 @@ fn backward_block(
         let (out, dout) = (x.out.at(row, head, i), x.dout.at(row, head, i));
         *mean = dot(&x.out.values[out..out + d], &x.dout.values[dout..dout + d]);
     }
-    let keys = seen.keys(rows.clone());
+    let keys = seen.keys(row, rows.clone());
     let size = m * KEYS.min(keys.len());
     let (mut weights, mut slopes) = (unset(size), unset(size));
     let mut from = keys.start;
@@ -263,10 +263,12 @@ impl Seen {
         Self { visible, s, hidden }
     }
 
-    /// The keys that some query of `rows` may see by its place alone.
-    fn keys(&self, rows: Range<usize>) -> Range<usize> {
+    /// The keys that some query of `rows` of batch row `row` may see: none before the place, the window and the document
+    /// of each allow.
+    fn keys(&self, row: usize, rows: Range<usize>) -> Range<usize> {
         let (first, last) = (self.of_place(rows.start), self.of_place(rows.end - 1));
-        first.start..last.end
+        let own = rows.map(|i| self.foreign(row, i, first.start..last.end).map_or(0, leading)).min();
+        first.start + own.unwrap_or(0)..last.end
     }
 
     /// The keys that query `i` may see by its place alone; at least itself.
@@ -280,13 +282,20 @@ impl Seen {
     fn of(&self, row: usize, i: usize, keys: Range<usize>) -> Shown<'_> {
         let place = self.of_place(i);
         let clamp = |j: usize| j.clamp(keys.start, keys.end) - keys.start;
-        let foreign = self.hidden.as_ref().map(|(hidden, x, t)| {
-            let row = if *x == 1 { 0 } else { row };
-            let at = (row * t + i) * self.s;
-            &hidden.bytes()[at + keys.start..at + keys.end]
-        });
-        Shown { range: clamp(place.start)..clamp(place.end), foreign }
+        Shown { range: clamp(place.start)..clamp(place.end), foreign: self.foreign(row, i, keys) }
     }
+
+    /// Which of `keys` query `i` of batch row `row` does not see, where documents hide some.
+    fn foreign(&self, row: usize, i: usize, keys: Range<usize>) -> Option<&[u8]> {
+        let (hidden, x, t) = self.hidden.as_ref()?;
+        let at = ((if *x == 1 { 0 } else { row }) * t + i) * self.s;
+        Some(&hidden.bytes()[at + keys.start..at + keys.end])
+    }
+}
+
+/// Hidden keys before the earliest visible one, in whole words of eight: no later than it.
+fn leading(hidden: &[u8]) -> usize {
+    hidden.chunks_exact(8).take_while(|word| word.iter().all(|&byte| byte != 0)).count() * 8
 }
 
 /// The visible part of one row of scores.
@@ -308,7 +317,7 @@ impl Shown<'_> {
 
 kernel! {
     /// Scores -> exponentials under the new maximum; -> (maximum, sum, factor of what was summed before).
-    fn softmax_row(s, x: &mut [f32], max: f32, sum: f32) -> (f32, f32, f32) {
+    pub(super) fn softmax_row(s, x: &mut [f32], max: f32, sum: f32) -> (f32, f32, f32) {
         let lowest = s.splat(f32::NEG_INFINITY);
         let mut largest = lowest;
         let whole = x.len() / S::LANES * S::LANES;
@@ -352,7 +361,7 @@ kernel! {
 }
 
 kernel! {
-    fn scale_row(s, x: &mut [f32], factor: f32) {
+    pub(super) fn scale_row(s, x: &mut [f32], factor: f32) {
         for at in (0..x.len()).step_by(S::LANES) {
             store_at(s, x, at, s.mul(load_at(s, x, at), s.splat(factor)));
         }

@@ -7,6 +7,7 @@
 mod adamw;
 mod attention;
 mod buffer;
+mod cached;
 mod embedding;
 mod loss;
 mod multiply;
@@ -15,11 +16,13 @@ mod parallel;
 mod product;
 mod qlinear;
 mod rope;
+mod rows;
 mod simd;
 mod sums;
 mod swiglu;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use burn::backend::{
     Flex,
@@ -27,6 +30,7 @@ use burn::backend::{
 };
 
 use super::attention::Visible;
+use super::cached::{CacheOperand, Segments};
 use super::{AdamWStep, LlmOps, LossOptions, PackedOperand};
 
 thread_local! {
@@ -177,6 +181,32 @@ impl LlmOps for Flex {
             return attention::backward(q, k, v, out, saved, dout, hidden, visible, scale);
         }
         super::attention::backward::<Self>(q, k, v, saved, dout, scale)
+    }
+
+    fn write_slots(
+        cache: CacheOperand<Self>,
+        new: FloatTensor<Self>,
+        slots: IntTensor<Self>,
+    ) -> CacheOperand<Self> {
+        match (takes(&[&new]) && cached::reads(&cache)).then(|| embedding::indices(&slots)).flatten() {
+            Some(slots) => cached::write(cache, &new, &slots),
+            None => super::cached::write::<Self>(cache, new, slots),
+        }
+    }
+
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        keys: CacheOperand<Self>,
+        values: CacheOperand<Self>,
+        segments: Arc<Segments>,
+        window: Option<usize>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        if takes(&[&q]) && cached::reads(&keys) && cached::reads(&values) {
+            cached::attend(q, &keys, &values, &segments, window, scale)
+        } else {
+            super::cached::attend::<Self>(q, keys, values, &segments, window, scale)
+        }
     }
 
     fn token_nll(

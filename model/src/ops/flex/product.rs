@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
 use super::buffer::{dense, tensor, unset, values_mut};
-use super::{multiply, parallel};
+use super::{multiply, parallel, rows};
 
 /// Multiplications below which one thread is faster than two.
 const SMALL: usize = 1 << 20;
@@ -71,7 +71,9 @@ pub(super) unsafe fn multiply(
 ) {
     // SAFETY: the caller's promise, handed on.
     unsafe {
-        if m * n * k <= SMALL {
+        if rows::takes(m, a, b) {
+            rows::products([m, n, k], c, c_stride, (a, b.transposed()), add);
+        } else if m * n * k <= SMALL {
             multiply_alone([m, n, k], c, c_stride, (a, b), 1.0, add);
         } else if packing_pays([m, n, k], a, b) {
             multiply::multiply([m, n, k], c, c_stride, (a, b), add);

@@ -27,6 +27,11 @@ pub(super) trait Simd: Copy {
     fn load(self, x: &[f32]) -> Self::V;
     /// As `load`, of fewer than `LANES`; the other lanes are 0.
     fn load_part(self, x: &[f32]) -> Self::V;
+    /// As `load`, from an address: for inner loops whose slices would be checked at every step.
+    ///
+    /// # Safety
+    /// `LANES` floats must be there.
+    unsafe fn read(self, x: *const f32) -> Self::V;
     /// Writes the first `LANES` of `x`, which must hold as many.
     fn store(self, x: &mut [f32], v: Self::V);
     /// As `store`, into fewer than `LANES`.
@@ -139,6 +144,12 @@ pub(super) fn level() -> Level {
 /// Defines a function whose body is compiled for every instruction set and picked when called. The first
 /// parameter of the body, named by the caller, is the instruction set.
 macro_rules! kernel {
+    ($(#[$doc:meta])* pub(super) unsafe fn $($rest:tt)*) => {
+        $crate::ops::flex::simd::kernel! { @[unsafe] [$(#[$doc])* pub(super)] $($rest)* }
+    };
+    ($(#[$doc:meta])* pub(super) fn $($rest:tt)*) => {
+        $crate::ops::flex::simd::kernel! { @[] [$(#[$doc])* pub(super)] $($rest)* }
+    };
     ($(#[$doc:meta])* unsafe fn $($rest:tt)*) => {
         $crate::ops::flex::simd::kernel! { @[unsafe] [$(#[$doc])*] $($rest)* }
     };
@@ -149,8 +160,8 @@ macro_rules! kernel {
         @[$($safety:tt)?] [$($doc:tt)*]
         $name:ident($s:ident $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)? $body:block
     ) => {
-        $($doc)*
         #[allow(clippy::too_many_arguments, unused_unsafe)]
+        $($doc)*
         $($safety)? fn $name($($arg: $ty),*) $(-> $out)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]

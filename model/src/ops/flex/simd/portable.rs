@@ -31,6 +31,11 @@ impl Simd for Portable {
         std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.0))
     }
     #[inline(always)]
+    unsafe fn read(self, x: *const f32) -> Self::V {
+        // SAFETY: eight floats are there, the caller's promise; an array of them has their alignment.
+        unsafe { x.cast::<[f32; 8]>().read() }
+    }
+    #[inline(always)]
     fn store(self, x: &mut [f32], v: Self::V) {
         x[..8].copy_from_slice(&v);
     }

@@ -68,6 +68,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(Self::first(x.len()), x.as_ptr()) }
     }
     #[inline(always)]
+    unsafe fn read(self, x: *const f32) -> __m512 {
+        // SAFETY: sixteen floats are there, the caller's promise.
+        unsafe { _mm512_loadu_ps(x) }
+    }
+    #[inline(always)]
     fn store(self, x: &mut [f32], v: __m512) {
         assert!(x.len() >= 16);
         // SAFETY: sixteen floats are there.
@@ -201,6 +206,11 @@ impl Simd for Avx2 {
         assert!(x.len() <= 8);
         // SAFETY: the mask reads as many floats as there are.
         unsafe { _mm256_maskload_ps(x.as_ptr(), Self::first(x.len())) }
+    }
+    #[inline(always)]
+    unsafe fn read(self, x: *const f32) -> __m256 {
+        // SAFETY: eight floats are there, the caller's promise.
+        unsafe { _mm256_loadu_ps(x) }
     }
     #[inline(always)]
     fn store(self, x: &mut [f32], v: __m256) {

@@ -106,7 +106,49 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "--workload",
             "--prompt-tokens",
             "--new-tokens",
+            "--batch",
+            "--kv",
+            "--kv-dtype",
+            "--speculate",
+            "--draft-length",
+            "--prompt-file",
             "--runs",
+            "--plot",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench engine",
+        &[
+            "--model",
+            "--workload",
+            "--requests",
+            "--max-running",
+            "--token-budget",
+            "--runs",
+            "--kv",
+            "--kv-dtype",
+            "--threads",
+            "--precision",
+            "--device",
+            "--json",
+            "--help",
+        ],
+    ),
+    (
+        "bench context",
+        &[
+            "--model",
+            "--workload",
+            "--lengths",
+            "--new-tokens",
+            "--kv",
+            "--kv-dtype",
+            "--plot",
             "--threads",
             "--precision",
             "--device",
@@ -134,6 +176,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
         "bench parity",
         &[
             "--post",
+            "--engine",
             "--fixtures",
             "--precision",
             "--tolerance",
@@ -342,11 +385,30 @@ fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
     let generate =
         ["bench", "generate", "--workload", "nano", "--prompt-tokens", "4", "--new-tokens", "3", "--json"];
     let parity = ["bench", "parity", "--fixtures", "tests/fixtures/parity/llama3", "--json"];
-    for arguments in [[&train[..], &small].concat(), [&ops[..], &small].concat(), generate.into(), parity.into()] {
+    let mixed = ["bench", "engine", "--workload", "nano", "--requests", "2", "--runs", "1", "--json"];
+    let context = ["bench", "context", "--workload", "nano", "--lengths", "8", "--new-tokens", "3", "--json"];
+    for arguments in [
+        [&train[..], &small].concat(),
+        [&ops[..], &small].concat(),
+        generate.into(),
+        context.into(),
+        mixed.into(),
+        parity.into(),
+    ] {
         let ran = run(fornax(&arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(0);
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         for field in report.as_object().unwrap().keys() {
             assert!(page.contains(&format!("`{field}`")), "the contract does not name {field} of {arguments:?}");
+        }
+    }
+    let engine = [&parity[..2], &["--engine"], &parity[2..]].concat();
+    let lines = run(fornax(&engine).current_dir(env!("CARGO_MANIFEST_DIR"))).exits(0).stdout;
+    assert_eq!(lines.lines().count(), 7, "{lines}");
+    for line in lines.lines() {
+        let report: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(report["passed"], true, "{line}");
+        for field in report.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{field}`")), "the contract does not name {field} of {engine:?}");
         }
     }
     let several = run(&mut fornax([&train[..], &small[2..], &["--workload", "nano,small"]].concat())).exits(0);
@@ -364,11 +426,40 @@ fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
         (&["bench", "ops", "--op", "matmul"], &["`matmul`", "linear, qlinear"]),
         (&["bench", "generate"], &["--model"]),
         (&["bench", "generate", "--workload", "nano", "--new-tokens", "1"], &["the number of new tokens is 1"]),
+        (
+            &["bench", "generate", "--workload", "nano", "--speculate", "exit:4"],
+            &["an early exit after 4 layers of 4, expected from 1 to 3"],
+        ),
+        (&["bench", "generate", "--workload", "nano", "--speculate", "exit:x"], &["`exit:x`"]),
+        (&["bench", "generate", "--workload", "nano", "--speculate", "absent"], &["`absent` does not exist"]),
+        (
+            &["bench", "generate", "--workload", "nano", "--batch", "2", "--speculate", "lookup"],
+            &["the batch is 2"],
+        ),
+        (&["bench", "generate", "--workload", "nano", "--kv-dtype", "int4"], &["int4", "int8"]),
+        (&["bench", "context", "--workload", "nano", "--lengths", "0"], &["the length is 0"]),
         (&["bench", "parity", "--fixtures", "docs"], &["`docs`", "expected.safetensors"]),
         (&["bench", "parity", "--fixtures", "absent"], &["`absent`"]),
     ] {
         run(fornax(arguments).current_dir(env!("CARGO_MANIFEST_DIR"))).refuses(words);
     }
+}
+
+/// Every combination is a row of the table, and the picture is a PNG.
+#[test]
+fn bench_generate_measures_a_grid_and_draws_it() {
+    let folder = folder();
+    let plot = folder.path().join("rates.png");
+    let arguments = ["bench", "generate", "--workload", "nano", "--prompt-tokens", "4,8", "--new-tokens", "3"];
+    let more = ["--batch", "1,2", "--kv", "contiguous,paged", "--kv-dtype", "f32,int8", "--runs", "1", "--plot"];
+    let ran = run(fornax(arguments).args(more).arg(&plot)).exits(0).says(&["rates.png"]);
+    let rows: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), 2 + 2 * 2 * 2 * 2, "{}", ran.stdout);
+    assert!(ran.stdout.contains("paged int8") && ran.stdout.contains("GB/s"), "{}", ran.stdout);
+    assert!(fs::read(&plot).unwrap().starts_with(b"\x89PNG"));
+    let context = ["bench", "context", "--workload", "nano", "--lengths", "16,8", "--new-tokens", "3", "--plot"];
+    let ran = run(fornax(context).arg(&plot)).exits(0);
+    assert_eq!(ran.stdout.lines().filter(|line| line.starts_with('|')).count(), 4, "{}", ran.stdout);
 }
 
 #[test]

@@ -1,7 +1,8 @@
-"""Reading a prompt and continuing it with transformers: the other side of `fornax bench generate`.
+"""Reading prompts and continuing them with transformers: the other side of `fornax bench generate`.
 
-The model has the shape of a workload of `fornax bench`, with random weights; nothing is downloaded. Greedy, one
-sequence, no end token. Prints one JSON object with the field names of `fornax bench generate --json`.
+The model has the shape of a workload of `fornax bench`, with random weights; nothing is downloaded. Greedy, no end
+token, prompts of one length at once. Prints a JSON object for each batch with the field names of
+`fornax bench generate --json`.
 
     python generate_transformers.py --workload gpt2 --device cuda --dtype bf16
 """
@@ -28,6 +29,7 @@ def main():
     parser.add_argument("--workload", choices=WORKLOADS, required=True)
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--batch", default="1", help="sequences at once; several with commas")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
@@ -43,7 +45,12 @@ def main():
         bos_token_id=None, eos_token_id=None, pad_token_id=None)
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config).to(a.device, DTYPES[a.dtype]).eval()
-    prompt = torch.randint(0, vocab, (1, a.prompt_tokens), device=a.device)
+    for batch in map(int, a.batch.split(",")):
+        print(json.dumps(measure(model, batch, vocab, a)), flush=True)
+
+
+def measure(model, batch, vocab, a):
+    prompt = torch.randint(0, vocab, (batch, a.prompt_tokens), device=a.device)
 
     def seconds(new_tokens):
         if a.device.startswith("cuda"):
@@ -62,7 +69,7 @@ def main():
     # The opening token's time is that of a call for one token; the others' is the rest of a call for all.
     pairs = [(seconds(1), seconds(a.new_tokens)) for _ in range(a.runs)]
     pool = round(torch.cuda.max_memory_reserved() / 2**20) if a.device.startswith("cuda") else None
-    print(json.dumps({
+    return {
         "peer": f"transformers {transformers.__version__}, torch {torch.__version__}",
         "model": a.workload,
         "device": a.device,
@@ -71,14 +78,15 @@ def main():
         "params": sum(p.numel() for p in model.parameters()),
         "prompt_tokens": a.prompt_tokens,
         "new_tokens": a.new_tokens,
+        "batch": batch,
         "runs": a.runs,
         "warmup_seconds": warmup,
-        "prefill_tokens_per_second": spread(a.prompt_tokens / one for one, _ in pairs),
-        "decode_tokens_per_second": spread((a.new_tokens - 1) / (every - one) for one, every in pairs),
+        "prefill_tokens_per_second": spread(batch * a.prompt_tokens / one for one, _ in pairs),
+        "decode_tokens_per_second": spread(batch * (a.new_tokens - 1) / (every - one) for one, every in pairs),
         "first_token_seconds": spread(one for one, _ in pairs),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "device_pool_mb": pool,
-    }))
+    }
 
 
 if __name__ == "__main__":

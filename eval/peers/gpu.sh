@@ -4,7 +4,7 @@
 #
 #   eval/peers/gpu.sh PHASE... --fornax ARCHIVE --out DIR [--budget SECONDS] [--caches DIR] [--fixtures DIR]
 #
-# PHASE is ops, parity, train, decode, peer or post, or all of them as `all`, in the order given. The machine needs an NVIDIA
+# PHASE is ops, parity, train, decode, peer, post or engine, or all of them as `all`, in the order given. The machine needs an NVIDIA
 # driver, CUDA 13 with NVRTC and headers (CUDA_PATH, /usr/local/cuda, or what came with torch), and Python, for `peer`
 # with torch and transformers, for `post` with torch (and peft and bitsandbytes where they are); no Rust, no network. ARCHIVE is what eval/peers/pack.sh wrote. A phase writes
 # DIR/PHASE.json after each of its measurements and has at most 8 minutes; what does not fit into them or into the budget
@@ -39,9 +39,9 @@ while (($# > 0)); do
         esac
         shift 2
         ;;
-    all) phases+=(ops parity train decode peer post) && shift ;;
-    ops | parity | train | decode | peer | post) phases+=("$1") && shift ;;
-    *) wrong "\`$1\` is not a phase or a flag; phases are ops, parity, train, decode, peer, post, all" ;;
+    all) phases+=(ops parity train decode peer post engine) && shift ;;
+    ops | parity | train | decode | peer | post | engine) phases+=("$1") && shift ;;
+    *) wrong "\`$1\` is not a phase or a flag; phases are ops, parity, train, decode, peer, post, engine, all" ;;
     esac
 done
 ((${#phases[@]} > 0)) || wrong 'no phase was given'
@@ -170,6 +170,22 @@ post() {
         measure "finetune-$mode" $((30 + 2 * each)) "$python" "$here/finetune.py" --fornax "$fornax" "${tuned[@]}" \
             --mode "$mode" --device "$device" --dtype "$precision" --rounds 1 --seconds "$each" --warmup 5 --json
     done
+}
+
+# Every cache and every draft held to the forward without a cache, then decoding by the number of sequences at once, with
+# transformers beside it.
+engine() {
+    local dtype tokens=(--prompt-tokens "$prompt" --new-tokens "$new" --runs 3)
+    for dtype in f32 "$precision"; do
+        ours "equal-$dtype" 30 parity --engine --fixtures "$fixtures" --precision "$dtype"
+    done
+    for dtype in "$precision" f32; do
+        ours "$workload-$dtype" 60 generate --workload "$workload" --precision "$dtype" "${tokens[@]}" \
+            --batch "${BATCHES:-1,4,16,64}" --kv contiguous,paged --kv-dtype "$dtype,int8"
+    done
+    measure transformers 60 "$python" "$here/generate_transformers.py" --workload "$workload" --device "$device" \
+        --dtype "$precision" --prompt-tokens "$prompt" --new-tokens "$new" --batch "${BATCHES:-1,4,16,64}"
+    ours mixed 60 engine --workload "$workload" --precision "$precision"
 }
 
 for phase in "${phases[@]}"; do

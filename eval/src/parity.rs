@@ -1,6 +1,8 @@
 //! A device held to recorded numbers: logits, loss and gradients that another implementation computed from the same
-//! weights (`tests/fixtures/parity/`, recorded from transformers); [`mod@post`] holds steps of tuning to theirs.
+//! weights (`tests/fixtures/parity/`, recorded from transformers); [`mod@post`] holds steps of tuning to theirs,
+//! [`engine`] every way of decoding to the forward without a cache.
 
+pub mod engine;
 pub mod post;
 mod recorded;
 

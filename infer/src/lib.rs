@@ -8,6 +8,7 @@ pub mod explain;
 pub mod generate;
 pub mod grammar;
 pub mod sampler;
+pub mod speculative;
 pub mod stop;
 pub mod text;
 pub mod tools;

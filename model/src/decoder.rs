@@ -182,7 +182,23 @@ impl Decoder {
     /// Panics when the cache has no room, when documents are given together with a cache, or when a gradient is wanted
     /// through it: see [`Decoder::trainable`].
     pub fn forward(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, cache: Option<&mut KvCache>) -> Tensor<3> {
-        self.observed(tokens_bt, layout, cache, None)
+        self.observed(tokens_bt, layout, cache, None, self.blocks.len())
+    }
+
+    /// As [`Decoder::forward`] with the leading `layers` layers alone: the hidden states of an early exit. Of the
+    /// tokens that `cache` then counts it holds keys and values in these layers only, so it is to be truncated before
+    /// the other layers read it.
+    ///
+    /// # Panics
+    /// As [`Decoder::forward`].
+    pub fn forward_leading(
+        &self,
+        layers: usize,
+        tokens_bt: Tensor<2, Int>,
+        layout: &Layout,
+        cache: &mut KvCache,
+    ) -> Tensor<3> {
+        self.observed(tokens_bt, layout, Some(cache), None, layers)
     }
 
     /// As [`Decoder::forward`] of one sequence without a cache, and shows the way of a token in `trace`.
@@ -191,7 +207,7 @@ impl Decoder {
     /// Panics when there is more than one row, or the trace's position lies outside of it.
     pub fn forward_traced(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, trace: &mut Trace) -> Tensor<3> {
         assert!(tokens_bt.dims()[0] == 1, "a trace is of one sequence, not of {}", tokens_bt.dims()[0]);
-        self.observed(tokens_bt, layout, None, Some(trace))
+        self.observed(tokens_bt, layout, None, Some(trace), self.blocks.len())
     }
 
     fn observed(
@@ -200,13 +216,14 @@ impl Decoder {
         layout: &Layout,
         cache: Option<&mut KvCache>,
         trace: Option<&mut Trace>,
+        layers: usize,
     ) -> Tensor<3> {
         let [b, t] = tokens_bt.dims();
         let mut shared = Shared { trace, ..self.shared([b, t], layout, cache) };
         let mut x_nc = self.embedding.forward(tokens_bt.reshape([b * t]), &shared.pass);
         shared.show(&x_nc);
         let waiting = self.waiting.as_ref().filter(|_| shared.cache.is_none() && shared.trace.is_none());
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for (layer, block) in self.blocks.iter().take(layers).enumerate() {
             x_nc = match waiting {
                 Some(waiting) => waiting.forward(block, layer, self.compute, &shared, x_nc),
                 None => block.forward(x_nc, layer, self.compute, &mut shared),

@@ -22,24 +22,53 @@ pub(crate) struct LoadedModel {
 
 /// Loads `path`; `dtype` `None` keeps the stored one.
 pub(crate) fn open(path: &Path, dtype: Option<DType>, device: &Device) -> Result<LoadedModel, Failure> {
-    let exported = path.join(MODEL_FOLDER);
-    let folder = match path {
-        _ if path.join("config.json").exists() => path.to_path_buf(),
-        _ if exported.join("config.json").exists() => exported,
-        _ if path.join(RECIPE_FILE).exists() => return from_checkpoint(path, dtype, device),
-        _ if !path.exists() => {
-            return Err(Failure::input(format_args!("`{}` does not exist", path.display())));
-        }
-        _ if path.is_file() => return Err(not_a_folder(path)),
-        _ => path.to_path_buf(),
+    let decoder = open_weights(path, dtype, device)?;
+    Ok(LoadedModel { decoder, tokenizer: Arc::new(open_tokenizer(path)?) })
+}
+
+/// The model of `path` alone: what measures it needs no tokenizer.
+pub(crate) fn open_weights(path: &Path, dtype: Option<DType>, device: &Device) -> Result<Decoder, Failure> {
+    let folder = match place(path)? {
+        Place::Folder(folder) => folder,
+        Place::Run => return from_checkpoint(path, dtype, device),
     };
     let options = LoadOptions { dtype, strict: false };
     let loaded = load(&folder, options, device).map_err(weights_failure)?;
     for warning in loaded.warnings {
         say(&format!("warning: {warning}\n"));
     }
-    let tokenizer = tokenizer(&folder)?;
-    Ok(LoadedModel { decoder: loaded.decoder, tokenizer })
+    Ok(loaded.decoder)
+}
+
+/// The tokenizer of `path`.
+pub(crate) fn open_tokenizer(path: &Path) -> Result<Tokenizer, Failure> {
+    let folder = match place(path)? {
+        Place::Folder(folder) => folder,
+        Place::Run => path.join(TOKENIZER_FOLDER),
+    };
+    Tokenizer::load(&folder).map_err(|error| Failure::new(Exit::BadInput, error))
+}
+
+/// Where the model of a path is.
+enum Place {
+    /// In this model folder.
+    Folder(PathBuf),
+    /// In the checkpoints of the run folder.
+    Run,
+}
+
+fn place(path: &Path) -> Result<Place, Failure> {
+    let exported = path.join(MODEL_FOLDER);
+    Ok(match path {
+        _ if path.join("config.json").exists() => Place::Folder(path.to_path_buf()),
+        _ if exported.join("config.json").exists() => Place::Folder(exported),
+        _ if path.join(RECIPE_FILE).exists() => Place::Run,
+        _ if !path.exists() => {
+            return Err(Failure::input(format_args!("`{}` does not exist", path.display())));
+        }
+        _ if path.is_file() => return Err(not_a_folder(path)),
+        _ => Place::Folder(path.to_path_buf()),
+    })
 }
 
 fn not_a_folder(path: &Path) -> Failure {
@@ -51,7 +80,7 @@ fn not_a_folder(path: &Path) -> Failure {
 }
 
 /// A run that has not finished: its newest whole checkpoint.
-fn from_checkpoint(run: &Path, dtype: Option<DType>, device: &Device) -> Result<LoadedModel, Failure> {
+fn from_checkpoint(run: &Path, dtype: Option<DType>, device: &Device) -> Result<Decoder, Failure> {
     let failed = |error: checkpoint::CheckpointError| Failure::new(Exit::Damaged, error);
     let (found, _) = checkpoint::newest_valid(run).map_err(failed)?;
     let Some(found) = found else {
@@ -63,11 +92,7 @@ fn from_checkpoint(run: &Path, dtype: Option<DType>, device: &Device) -> Result<
     let mut decoder = from_tensors(&config, &file, device).map_err(weights_failure)?;
     decoder.set_compute(dtype.unwrap_or(DType::F32));
     say(&format!("the run has no exported model; using {}\n", found.path().display()));
-    Ok(LoadedModel { decoder, tokenizer: tokenizer(&run.join(TOKENIZER_FOLDER))? })
-}
-
-fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
-    Tokenizer::load(folder).map(Arc::new).map_err(|error| Failure::new(Exit::BadInput, error))
+    Ok(decoder)
 }
 
 /// A damaged weights file is damaged data; everything else is wrong input.

@@ -2,6 +2,7 @@
 
 use fornax_base::exit::Exit;
 use fornax_infer::generate::GenerateError;
+use fornax_infer::speculative::SpeculationError;
 use fornax_model::device::DeviceName;
 use fornax_train::TrainError;
 
@@ -59,6 +60,9 @@ pub enum BenchError {
     /// The text cannot be continued.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// The draft does not serve the model.
+    #[error(transparent)]
+    Speculation(#[from] SpeculationError),
     /// A training step failed.
     #[error(transparent)]
     Train(#[from] TrainError),

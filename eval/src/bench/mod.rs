@@ -3,14 +3,19 @@
 //! Every measurement warms up apart and gives the middle of its samples with the tenth and ninetieth percentile
 //! beside it. Memory is that of the process, so one process measures one thing.
 
+pub mod bandwidth;
+pub mod context;
 mod error;
 pub mod generate;
+pub mod mixed;
 pub mod ops;
+mod rows;
 mod sample;
 pub mod train;
 pub mod workload;
 
 pub use error::BenchError;
+pub use rows::CacheKind;
 pub use sample::Spread;
 pub use workload::Workload;
 

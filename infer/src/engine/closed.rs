@@ -11,6 +11,7 @@ use super::stats::Stats;
 use super::{EngineError, EngineOptions};
 use crate::generate::Finish;
 use crate::sampler::Sampled;
+use crate::speculative::SpeculationStats;
 
 /// What one sample of a request became.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,8 @@ pub struct Closed {
     pub stats: Stats,
     /// What was decided, in order.
     pub decisions: Vec<Traced>,
+    /// What proposals brought; `None` where nothing proposed.
+    pub speculation: Option<SpeculationStats>,
 }
 
 /// Carries out `requests`, submitted at once in their order, as an engine of `options` would.
@@ -85,7 +88,8 @@ pub fn run_closed(
             }
         }
     }
-    Ok(Closed { outcomes, took: start.elapsed(), stats: core.stats(), decisions })
+    let (took, speculation) = (start.elapsed(), core.speculation().cloned());
+    Ok(Closed { outcomes, took, stats: core.stats(), decisions, speculation })
 }
 
 impl Answer {

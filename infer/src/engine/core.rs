@@ -22,6 +22,7 @@ use super::stats::Stats;
 use crate::generate::Finish;
 use crate::grammar::{Grammar, Mask};
 use crate::sampler::{Chain, Sampled, log_prob_of};
+use crate::speculative::{self, Choice, Item, Proposed, Speculation, SpeculationStats, Speculator};
 
 /// Rows of logits computed at a time: bounds their memory under a large vocabulary.
 const LOGIT_ROWS: usize = 64;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     events: Vec<(RequestId, TokenEvent)>,
     decisions: Vec<Traced>,
     stats: Stats,
+    /// What proposes tokens, where anything does.
+    speculator: Option<Speculator>,
 }
 
 /// A request that is not done.
@@ -72,6 +75,8 @@ struct Live {
     request: RequestId,
     sample: usize,
     chain: Chain,
+    /// What is known of its drafts; `None` where it wants none.
+    speculation: Option<Speculation>,
     grammar: Option<Grammar>,
     stop_ids: Arc<[u32]>,
     prompt_tokens: usize,
@@ -109,8 +114,14 @@ impl Core {
             events: Vec::new(),
             decisions: Vec::new(),
             stats: Stats { pages, page_len, page_bytes: plan.page_bytes, ..Stats::default() },
+            speculator: None,
             decoder,
         }
+    }
+
+    /// The same with proposals.
+    pub(crate) fn with_speculation(self, speculator: Option<Speculator>) -> Self {
+        Self { speculator, ..self }
     }
 
     /// What requests are checked against, where `samples` sequences run at once.
@@ -125,6 +136,7 @@ impl Core {
             request,
             sample,
             chain,
+            speculation: self.speculator.as_ref().filter(|_| valid.speculate).map(Speculator::begin),
             grammar: grammar.clone(),
             stop_ids: Arc::clone(&stop_ids),
             prompt_tokens: prompt.len(),
@@ -192,6 +204,11 @@ impl Core {
         self.decisions.drain(..)
     }
 
+    /// What proposals brought; `None` where nothing proposes.
+    pub(crate) fn speculation(&self) -> Option<&SpeculationStats> {
+        self.speculator.as_ref().map(Speculator::stats)
+    }
+
     /// How things stand.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
@@ -210,7 +227,8 @@ impl Core {
     pub(crate) fn step(&mut self) -> Result<(), DeviceFault> {
         #[cfg(test)]
         self.sequences.values().filter_map(|live| live.fault).for_each(super::tests::Fault::strike_engine);
-        let plan = self.scheduler.plan();
+        self.ask_for_drafts();
+        let mut plan = self.scheduler.plan();
         self.note_decisions();
         if plan.work.is_empty() {
             return Ok(());
@@ -218,6 +236,8 @@ impl Core {
         for &(from, to) in &plan.copies {
             self.cache.copy_page(from, to);
         }
+        let mut drafts = self.drafts(&mut plan)?;
+        let start = Instant::now();
         let hidden_n1c = self.forward(&plan);
         let mut n = 0;
         let mut rows = Vec::with_capacity(plan.work.len());
@@ -232,17 +252,86 @@ impl Core {
         };
         let wanted: Vec<usize> = plan.work.iter().zip(&rows).flat_map(wanted).collect();
         let logits = self.logits(&plan, &hidden_n1c, &wanted)?;
+        self.note_time(&plan, start.elapsed());
         let mut rest = logits.as_slice();
         for work in &plan.work {
             let n = if work.complete { work.drafted + 1 } else { 0 };
             let (own, others) = rest.split_at(n * self.decoder.config().vocab_size);
             rest = others;
-            self.follow(work, own);
+            self.follow(work, own, &drafts.remove(&work.sequence).unwrap_or_default());
         }
         self.note_decisions();
         self.stats.steps += 1;
         self.stats.computed_tokens += plan.work.iter().map(|work| work.tokens as u64).sum::<u64>();
         Ok(())
+    }
+
+    /// Has the scheduler keep room for the drafts of what decodes.
+    fn ask_for_drafts(&mut self) {
+        let Some(speculator) = &mut self.speculator else { return };
+        let decoding: Vec<SequenceId> =
+            self.scheduler.running().filter(|&id| self.scheduler.decodes(id)).collect();
+        for &id in &decoding {
+            let Some(live) = self.sequences.get_mut(&id) else { continue };
+            let Some(state) = &mut live.speculation else { continue };
+            let known = live.prompt_tokens + live.produced;
+            let room = (live.max_tokens - live.produced).min(live.context - known).saturating_sub(1);
+            let length = speculator.length(state, decoding.len(), room);
+            self.scheduler.draft(id, &vec![0; length]);
+        }
+    }
+
+    /// Proposals for the sequences that `plan` has room for, which are entered into it.
+    fn drafts(&mut self, plan: &mut Plan) -> Result<HashMap<SequenceId, Vec<Proposed>>, DeviceFault> {
+        let Some(speculator) = &mut self.speculator else { return Ok(HashMap::new()) };
+        let mut places: Vec<usize> = (0..plan.work.len()).filter(|&i| plan.work[i].drafted > 0).collect();
+        if places.is_empty() {
+            return Ok(HashMap::new());
+        }
+        places.retain(|&i| self.sequences.contains_key(&plan.work[i].sequence));
+        let ids: Vec<SequenceId> = places.iter().map(|&i| plan.work[i].sequence).collect();
+        // Taken out while their chains are read.
+        let mut states = Vec::new();
+        for id in &ids {
+            let state = self.sequences.get_mut(id).and_then(|live| live.speculation.take());
+            states.push(state.unwrap_or_else(|| speculator.begin()));
+        }
+        let mut items: Vec<Item<'_>> = Vec::with_capacity(ids.len());
+        for ((&i, id), state) in places.iter().zip(&ids).zip(&mut states) {
+            let (known, length) = (self.scheduler.ids(*id), plan.work[i].drafted);
+            let history = &known[..known.len() - length];
+            items.push(Item {
+                history,
+                pages: self.scheduler.table(*id),
+                length,
+                chain: &self.sequences[id].chain,
+                state,
+            });
+        }
+        let proposals = speculator.propose(&self.decoder, &mut self.cache, &mut items);
+        drop(items);
+        let proposals = proposals.map_err(|message| DeviceFault { message })?;
+        for (id, state) in ids.iter().zip(states) {
+            if let Some(live) = self.sequences.get_mut(id) {
+                live.speculation = Some(state);
+            }
+        }
+        for (&i, proposed) in places.iter().zip(&proposals) {
+            let tokens: Vec<u32> = proposed.iter().map(|proposed| proposed.id).collect();
+            self.scheduler.redraft(&mut plan.work[i], &tokens);
+        }
+        Ok(ids.into_iter().zip(proposals).collect())
+    }
+
+    /// Tells the speculator what a pass took in which everything decoded.
+    fn note_time(&mut self, plan: &Plan, took: Duration) {
+        let Some(speculator) = &mut self.speculator else { return };
+        if plan.work.iter().any(|work| !work.complete || work.tokens != work.drafted + 1) {
+            return;
+        }
+        let drafted = plan.work.iter().filter(|work| work.drafted > 0).count();
+        let computed = plan.work.iter().map(|work| work.tokens).sum();
+        speculator.step_took(plan.work.len(), drafted, computed, took.as_secs_f64());
     }
 
     /// hidden_n1c of all planned tokens; n rows of one token.
@@ -342,15 +431,13 @@ impl Core {
     }
 
     /// Takes what a pass computed for a sequence: `logits` has a row for each token that can be chosen now.
-    fn follow(&mut self, work: &Work, logits: &[f32]) {
+    fn follow(&mut self, work: &Work, logits: &[f32], drafts: &[Proposed]) {
         let Some(live) = self.sequences.get(&work.sequence) else { return };
         let request = live.request;
         if !work.complete {
             return self.scheduler.computed(work, 0);
         }
         let vocab_size = self.decoder.config().vocab_size;
-        let ids = self.scheduler.ids(work.sequence);
-        let drafts = ids[ids.len() - work.drafted..].to_vec();
         let Some(open) = self.requests.get_mut(&request) else { return };
         let further = match open.prompt_read {
             Some(_) => Vec::new(),
@@ -372,8 +459,14 @@ impl Core {
         }
         for id in places {
             let Some(live) = self.sequences.get_mut(&id) else { return };
-            match live.guarded(logits, vocab_size, &drafts) {
-                Ok(chosen) => self.take(id, work, chosen),
+            let known = live.prompt_tokens + live.produced;
+            match live.guarded(logits, vocab_size, drafts) {
+                Ok(chosen) => {
+                    if let (Some(speculator), Some(state)) = (&mut self.speculator, &mut live.speculation) {
+                        speculator.judged(state, known, chosen.accepted, chosen.tokens.len());
+                    }
+                    self.take(id, work, chosen);
+                }
                 // It takes the other answers with it.
                 Err(error) => return self.fail(request, error),
             }
@@ -450,6 +543,11 @@ impl Core {
     fn note_decisions(&mut self) {
         for traced in self.scheduler.take_decisions() {
             self.decisions.push(traced);
+            if let Decision::Preempt { .. } = traced.decision {
+                let of = |live: &&mut Live| (live.request, live.sample) == (traced.request, traced.sample);
+                let speculation = self.sequences.values_mut().find(of).and_then(|live| live.speculation.as_mut());
+                speculation.into_iter().for_each(Speculation::forget);
+            }
             let Decision::Join { reused, .. } = traced.decision else { continue };
             let Some(open) = self.requests.get_mut(&traced.request) else { continue };
             if open.joined.is_none() {
@@ -477,15 +575,20 @@ fn window(decoder: &Decoder) -> Option<usize> {
 
 impl Live {
     /// As [`Live::choose`]; a panic in it is this request's failure and nobody else's.
-    fn guarded(&mut self, logits: &[f32], vocab_size: usize, drafts: &[u32]) -> Result<Chosen, SequenceError> {
+    fn guarded(
+        &mut self,
+        logits: &[f32],
+        vocab_size: usize,
+        drafts: &[Proposed],
+    ) -> Result<Chosen, SequenceError> {
         let position = self.prompt_tokens + self.produced;
         // What the closure leaves half done is dropped with the sequence.
         catch_unwind(AssertUnwindSafe(|| self.choose(logits, vocab_size, drafts)))
             .unwrap_or_else(|panic| Err(SequenceError::Panicked { position, message: panic_text(&*panic) }))
     }
 
-    /// The next token, and those behind it as long as they are what was drafted: row i of `logits` follows draft i.
-    fn choose(&mut self, logits: &[f32], vocab_size: usize, drafts: &[u32]) -> Result<Chosen, SequenceError> {
+    /// The next token, and those behind it as long as drafts are accepted: row i of `logits` follows draft i - 1.
+    fn choose(&mut self, logits: &[f32], vocab_size: usize, drafts: &[Proposed]) -> Result<Chosen, SequenceError> {
         let mut chosen = Chosen::default();
         if self.produced == self.max_tokens {
             chosen.finish = Some(Finish::Length);
@@ -497,8 +600,10 @@ impl Live {
             let position = self.prompt_tokens + self.produced;
             let misfit = |source| SequenceError::Grammar { position, source };
             let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(misfit)?;
-            let sampled = self.chain.sample(logits, mask.as_ref().map(Mask::words));
-            let sampled = sampled.map_err(|source| SequenceError::Sample { position, source })?;
+            let mask = mask.as_ref().map(Mask::words);
+            let choice = speculative::choose(&mut self.chain, logits, mask, drafts.get(place));
+            let Choice { sampled, accepted } =
+                choice.map_err(|source| SequenceError::Sample { position, source })?;
             let id = sampled.id;
             if self.chain.is_end(id) || self.stop_ids.contains(&id) {
                 (chosen.finish, chosen.stop) = (Some(Finish::Stop), Some(sampled));
@@ -507,6 +612,7 @@ impl Live {
             self.chain.accept(id);
             self.produced += 1;
             chosen.tokens.push(sampled);
+            chosen.accepted += usize::from(accepted);
             if let Some(grammar) = &mut self.grammar {
                 grammar.accept(id).map_err(misfit)?;
                 if grammar.is_done() {
@@ -522,10 +628,9 @@ impl Live {
                 chosen.finish = Some(Finish::Length);
                 break;
             }
-            if drafts.get(place) != Some(&id) {
+            if !accepted {
                 break;
             }
-            chosen.accepted += 1;
         }
         Ok(chosen)
     }

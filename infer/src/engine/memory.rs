@@ -48,7 +48,7 @@ pub struct MemoryPlan {
     pub pages: usize,
     /// Tokens of each.
     pub page_len: usize,
-    /// Bytes of each, over all layers.
+    /// Bytes of each, over all layers, a draft model's among them.
     pub page_bytes: u64,
     /// What is stored of each number.
     pub element: KvElement,
@@ -78,14 +78,15 @@ pub enum MemoryError {
 }
 
 impl MemoryPlan {
-    /// For `running` sequences of `config`'s model at once.
+    /// For `running` sequences of `config`'s model at once. The pages of `draft`, a smaller model that proposes tokens,
+    /// stand beside the model's.
     ///
     /// # Errors
     /// [`MemoryError::TooLittle`] where not one page fits, [`MemoryError::PageLength`].
     pub fn new(
         config: &ModelConfig,
-        layout: KvLayout,
-        element: KvElement,
+        draft: Option<&ModelConfig>,
+        (layout, element): (KvLayout, KvElement),
         memory: Memory,
         running: usize,
     ) -> Result<Self, MemoryError> {
@@ -98,7 +99,8 @@ impl MemoryPlan {
         if page_len == 0 || page_len > config.context {
             return Err(MemoryError::PageLength { page_len, most: config.context });
         }
-        let page_bytes = KvCache::page_bytes(config, page_len, element);
+        let models = [Some(config), draft].into_iter().flatten();
+        let page_bytes = models.map(|config| KvCache::page_bytes(config, page_len, element)).sum();
         let useful = running.saturating_mul(config.context.div_ceil(page_len));
         let (pages, bytes) = match memory {
             Memory::Auto { free } => {
@@ -152,7 +154,7 @@ mod tests {
     }
 
     fn plan(layout: KvLayout, memory: Memory) -> Result<MemoryPlan, MemoryError> {
-        MemoryPlan::new(&config(), layout, KvElement::F32, memory, 4)
+        MemoryPlan::new(&config(), None, (layout, KvElement::F32), memory, 4)
     }
 
     #[test]
@@ -168,6 +170,11 @@ mod tests {
         // Four sequences of 100 tokens take 7 pages each.
         assert_eq!(pages(Memory::Auto { free: Some(1 << 40) }), Ok((28, page, 448)));
         assert_eq!(pages(Memory::Auto { free: None }), Ok((28, page, 448)));
+        // A draft of a third of the layers takes a third as much beside it.
+        let small = ModelConfig { n_layers: 1, ..ModelConfig::llama(1) };
+        let small = ModelConfig { n_heads: 4, n_kv_heads: 2, head_dim: 8, width: 32, ..small };
+        let both = MemoryPlan::new(&config(), Some(&small), (paged, KvElement::F32), Memory::Bytes(8 * page), 4);
+        assert_eq!(both.map(|plan| (plan.pages, plan.page_bytes)), Ok((6, page / 3 * 4)));
         let row = plan(KvLayout::Contiguous, Memory::Auto { free: Some(1 << 40) }).unwrap();
         assert_eq!((row.pages, row.page_len, row.bytes()), (4, 100, 4 * 100 * page / 16));
         let rows = plan(KvLayout::Contiguous, Memory::Tokens(200)).unwrap();

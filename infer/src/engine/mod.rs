@@ -39,6 +39,7 @@ pub use stats::Stats;
 pub use stream::TokenStream;
 
 use self::core::Core;
+use crate::speculative::{SpeculationError, SpeculationOptions, SpeculationStats, Speculator};
 use scheduler::SchedulerLimits;
 use thread::Command;
 
@@ -69,6 +70,8 @@ pub struct EngineOptions {
     pub prefix_reuse: bool,
     /// The latest decisions that [`Engine::decisions`] remembers.
     pub trace: usize,
+    /// What proposes tokens, where anything does.
+    pub speculation: Option<SpeculationOptions>,
 }
 
 impl Default for EngineOptions {
@@ -84,6 +87,7 @@ impl Default for EngineOptions {
             batching: Batching::Continuous,
             prefix_reuse: true,
             trace: 1024,
+            speculation: None,
         }
     }
 }
@@ -99,14 +103,19 @@ impl EngineOptions {
             return Err(EngineError::Budget { token_budget, max_running });
         }
         let element = self.element.unwrap_or(KvElement::of(decoder.compute()));
-        Ok(MemoryPlan::new(decoder.config(), self.layout, element, self.memory, max_running)?)
+        let draft = self.speculation.as_ref().and_then(SpeculationOptions::model).map(Decoder::config);
+        Ok(MemoryPlan::new(decoder.config(), draft, (self.layout, element), self.memory, max_running)?)
     }
 
     pub(crate) fn core(&self, decoder: Decoder) -> Result<Core, EngineError> {
         let plan = self.plan(&decoder)?;
         let Self { max_running, token_budget, batching, .. } = *self;
         let limits = SchedulerLimits { max_running, token_budget, batching, window: None };
-        Ok(Core::new(decoder, plan, limits, self.prefix_reuse))
+        let speculator = |options: &SpeculationOptions| {
+            Speculator::new(options.clone(), &decoder, (plan.pages, plan.page_len), plan.element)
+        };
+        let speculator = self.speculation.as_ref().map(speculator).transpose()?;
+        Ok(Core::new(decoder, plan, limits, self.prefix_reuse).with_speculation(speculator))
     }
 }
 
@@ -127,6 +136,9 @@ pub enum EngineError {
     /// There is no room for a cache.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The draft does not serve the model.
+    #[error(transparent)]
+    Speculation(#[from] SpeculationError),
     /// The device failed.
     #[error("the device failed: {message}")]
     Device {
@@ -198,6 +210,7 @@ struct Shared {
     max_waiting: usize,
     max_waiting_tokens: usize,
     stats: Mutex<Stats>,
+    speculation: Mutex<Option<SpeculationStats>>,
     trace: Mutex<VecDeque<Traced>>,
     max_trace: usize,
     /// Since when the pass at hand is computed.
@@ -244,6 +257,7 @@ impl Engine {
             max_waiting: options.max_waiting,
             max_waiting_tokens: options.max_waiting_tokens,
             stats: Mutex::new(core.stats()),
+            speculation: Mutex::new(core.speculation().cloned()),
             trace: Mutex::default(),
             max_trace: options.trace,
             busy: Mutex::default(),
@@ -306,6 +320,11 @@ impl Engine {
     /// How it stands after its latest pass.
     pub fn stats(&self) -> Stats {
         *lock(&self.handle.shared.stats)
+    }
+
+    /// What proposals brought so far; `None` where nothing proposes.
+    pub fn speculation(&self) -> Option<SpeculationStats> {
+        lock(&self.handle.shared.speculation).clone()
     }
 
     /// Requests in the queue, and the tokens of their prompts.

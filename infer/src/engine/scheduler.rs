@@ -340,6 +340,18 @@ impl Scheduler {
         }
     }
 
+    /// The ids that stood in for drafts while the pass was planned become `tokens`, as far as there are so many of them;
+    /// with fewer `tokens` the pass computes fewer.
+    pub fn redraft(&mut self, work: &mut Work, tokens: &[u32]) {
+        let Some(sequence) = self.sequences.get_mut(&work.sequence) else { return };
+        let tokens = &tokens[..tokens.len().min(work.drafted)];
+        sequence.ids.truncate(sequence.settled());
+        sequence.ids.extend_from_slice(tokens);
+        sequence.drafted = tokens.len();
+        work.tokens -= work.drafted - tokens.len();
+        work.drafted = tokens.len();
+    }
+
     /// Forgets the ids of a sequence behind the opening `len`, at least one; others may follow in their place.
     pub fn truncate(&mut self, id: SequenceId, len: usize) {
         let page_len = self.pages.page_len();

@@ -141,4 +141,7 @@ fn publish(core: &mut Core, shared: &Shared, readers: &mut Readers) {
     }
     drop(trace);
     *lock(&shared.stats) = core.stats();
+    if let Some(speculation) = core.speculation() {
+        lock(&shared.speculation).get_or_insert_default().clone_from(speculation);
+    }
 }

@@ -187,6 +187,19 @@ impl Candidates {
         }
     }
 
+    /// Sum of all weights, each times its logarithm.
+    pub(super) fn weighted_exponents(&self) -> f64 {
+        let (largest, temperature) = (self.largest, self.temperature);
+        match self.few {
+            true => {
+                // A weight of 0 adds nothing, whatever its logarithm.
+                let weighty = self.kept.iter().filter(|candidate| candidate.weight > 0.0);
+                weighty.map(|candidate| candidate.weight * exponent(candidate.logit, largest, temperature)).sum()
+            }
+            false => exp::weighted_sum(&self.logits, largest, temperature),
+        }
+    }
+
     /// The lowest id with the largest logit.
     pub(super) fn best(&self) -> u32 {
         match self.few {
@@ -264,6 +277,10 @@ pub(super) fn best(logits: &[f32], largest: f32) -> u32 {
     logits.iter().position(|logit| *logit == largest).unwrap_or(0) as u32
 }
 
+fn exponent(logit: f32, largest: f32, temperature: f32) -> f64 {
+    (f64::from(logit) - f64::from(largest)) / f64::from(temperature)
+}
+
 fn weight(logit: f32, largest: f32, temperature: f32) -> f64 {
-    ((f64::from(logit) - f64::from(largest)) / f64::from(temperature)).exp()
+    exponent(logit, largest, temperature).exp()
 }

@@ -27,22 +27,38 @@ pub(super) fn exp(x: f32) -> f32 {
     f32::from_bits(power) * series
 }
 
-/// Sum of `e^((logit - largest) / temperature)` over one block.
-pub(super) fn block_sum(block: &[f32], largest: f32, temperature: f32) -> f64 {
+/// Sum over one block, in lanes.
+#[inline(always)]
+fn add(block: &[f32], term: impl Fn(f32) -> f32) -> f64 {
     let (chunks, rest) = block.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
     for chunk in chunks {
         for (sum, logit) in lanes.iter_mut().zip(chunk) {
-            *sum += exp((logit - largest) / temperature);
+            *sum += term(*logit);
         }
     }
-    let rest: f32 = rest.iter().map(|logit| exp((logit - largest) / temperature)).sum();
+    let rest: f32 = rest.iter().map(|logit| term(*logit)).sum();
     lanes.iter().map(|sum| f64::from(*sum)).sum::<f64>() + f64::from(rest)
+}
+
+/// Sum of `e^((logit - largest) / temperature)` over one block.
+pub(super) fn block_sum(block: &[f32], largest: f32, temperature: f32) -> f64 {
+    add(block, |logit| exp((logit - largest) / temperature))
 }
 
 /// Sum of `e^((logit - largest) / temperature)`, within 1e-6 of it.
 pub(super) fn sum(logits: &[f32], largest: f32, temperature: f32) -> f64 {
     logits.chunks(BLOCK).map(|block| block_sum(block, largest, temperature)).sum()
+}
+
+/// Sum of `x e^x` with `x = (logit - largest) / temperature`, within 1e-6 of it.
+pub(super) fn weighted_sum(logits: &[f32], largest: f32, temperature: f32) -> f64 {
+    let term = |logit: f32| {
+        let x = (logit - largest) / temperature;
+        let x = if x > -87.0 { x } else { -87.0 };
+        x * exp(x)
+    };
+    logits.chunks(BLOCK).map(|block| add(block, term)).sum()
 }
 
 /// The largest of some numbers, none of them NaN; -inf where there is none.
@@ -89,6 +105,10 @@ mod tests {
                 logits[..n].iter().map(|l| (f64::from(l - most) / f64::from(temperature)).exp()).sum();
             let error = (sum(&logits[..n], most, temperature) - exact).abs() / exact;
             assert!(error < 1e-6, "{n} at {temperature}: {error}");
+            let exponents = logits[..n].iter().map(|l| f64::from(l - most) / f64::from(temperature));
+            let exact: f64 = exponents.filter(|x| *x > -87.0).map(|x| x * x.exp()).sum();
+            let error = (weighted_sum(&logits[..n], most, temperature) - exact).abs();
+            assert!(error < 1e-6 * exact.abs().max(1.0), "{n} at {temperature}: {error}");
         }
     }
 

@@ -82,13 +82,17 @@ impl Candidates {
     /// Tokens whose surprise is nearest to the entropy stay, until they have `share` of the weight; ties with the last
     /// of them stay.
     pub(super) fn typical_p(&mut self, share: f64) {
-        self.keep_from(f32::NEG_INFINITY);
         let total = self.total();
+        let entropy = total.ln() - self.weighted_exponents() / total;
+        if !self.few {
+            // Tokens below this weight have less than 1 - share together. Where their surprise exceeds twice the
+            // entropy, which is the surprise that is as far as that of a certain token, all others lead them.
+            let negligible = (1.0 - share) * total / self.logits.len() as f64 * SLACK;
+            let needed = (total / negligible).ln() < 2.0 * entropy;
+            self.keep_from(if needed { f32::NEG_INFINITY } else { self.logit_of(negligible) });
+        }
         let (largest, temperature) = (f64::from(self.largest), f64::from(self.temperature));
         let surprise = |logit: f32| total.ln() - (f64::from(logit) - largest) / temperature;
-        // A weight of 0 adds nothing, whatever its surprise.
-        let weighty = self.kept.iter().filter(|candidate| candidate.weight > 0.0);
-        let entropy: f64 = weighty.map(|candidate| candidate.weight / total * surprise(candidate.logit)).sum();
         let strangeness = |logit: f32| (surprise(logit) - entropy).abs();
         self.ranked.clear();
         self.ranked.extend(self.kept.iter().map(|candidate| Ranked {
@@ -124,7 +128,7 @@ impl Candidates {
             weight: candidate.weight,
             id: u32::MAX - candidate.id,
         }));
-        let lightest = self.ranked.iter().copied().min_by(|a, b| order(a, b));
+        let lightest = self.ranked.iter().copied().min_by(order);
         if let Some(stays) = lightest.map(|lightest| u32::MAX - lightest.id) {
             self.kept.retain(|candidate| candidate.weight < least || candidate.id == stays);
             self.weigh();

@@ -34,8 +34,8 @@ pub fn log_prob_of(logits: &[f32], id: u32, top: usize) -> Result<Sampled, Sampl
 /// For NaN, +inf, or nothing but -inf.
 pub fn check_logits(logits: &[f32]) -> Result<f32, SamplerError> {
     if !exp::usable(logits) {
-        let fault = |(id, &value): (u32, &f32)| (!(value < f32::INFINITY)).then_some((id, value));
-        if let Some((id, value)) = (0..).zip(logits).find_map(fault) {
+        let mut tokens = (0..).zip(logits.iter().copied());
+        if let Some((id, value)) = tokens.find(|(_, value)| value.is_nan() || *value == f32::INFINITY) {
             return Err(SamplerError::NotFinite { id, value });
         }
     }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
+use fornax_infer::engine::{EngineOptions, ModelFacts, Request, ValidRequest, run_closed};
+use fornax_infer::sampler::SamplingOptions;
+use fornax_infer::speculative::{Draft, SpeculationOptions};
 use fornax_model::ModelConfig;
 use fornax_model::ops::{self, DivergenceOptions, Headed};
 use fornax_model::packed::Codes;
@@ -145,6 +148,31 @@ fn a_student_comes_nearer_to_its_teacher() {
         assert_eq!(after.weight, 4 * 9);
         assert_eq!(reports[0].metrics.contains_key("nll_loss"), kd_ratio < 1.0);
     }
+}
+
+/// As the draft of its teacher: the share of its proposals that are accepted over 40 sampled texts.
+fn acceptance(student: &Decoder) -> f64 {
+    let teacher = model(32, 8, 0.3);
+    let draft = Draft::Model(Box::new(student.clone()));
+    let speculation = SpeculationOptions { most: 3, fixed: true, ..SpeculationOptions::new(draft) };
+    let options = EngineOptions { speculation: Some(speculation), ..EngineOptions::default() };
+    let facts = ModelFacts::of(&teacher, 16, 1);
+    let request = |seed: u64| {
+        let mut random = rng(2, seed, "prompt");
+        let prompt: Vec<u32> = (0..3).map(|_| random.below(LETTERS.len() as u64) as u32).collect();
+        let request = Request::new(prompt, SamplingOptions { seed, ..SamplingOptions::default() });
+        ValidRequest::new(request, &facts).unwrap()
+    };
+    let closed = run_closed(&teacher, &options, (0..40).map(request).collect()).unwrap();
+    closed.speculation.unwrap().acceptance().unwrap()
+}
+
+/// What distillation is for in speculative decoding: the draft says what the model would.
+#[test]
+fn a_distilled_draft_is_accepted_more_often() {
+    let (_, student, _) = train(&mut distill(|recipe| recipe.beta = 0.0), 160);
+    let (before, after) = (acceptance(&model(16, 4, 0.02)), acceptance(&student.trainable(false)));
+    assert!(after > before + 0.03, "{before} before, {after} after");
 }
 
 /// Equal seeds, equal runs, on the student's own completions too; a fresh objective goes on where another stopped.

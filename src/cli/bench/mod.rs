@@ -1,9 +1,12 @@
 //! `fornax bench`: how fast this program is on this machine, and how near to recorded numbers. Results go to stdout,
 //! talk to stderr.
 
+mod context;
+mod engine;
 mod generate;
 mod ops;
 mod parity;
+mod table;
 mod train;
 
 use burn::tensor::{DType, Device};
@@ -27,8 +30,12 @@ pub(crate) struct Bench {
 enum Measurement {
     /// Tokens per second of training steps, and the memory they take
     Train(train::Train),
-    /// Tokens per second of a prompt and of its continuation
+    /// Tokens per second of prompts and of their continuations
     Generate(generate::Generate),
+    /// Time to the opening token, time of each further one, and memory, by the length of the prompt
+    Context(context::Context),
+    /// Tokens per second of the engine on requests of different lengths: batched continuously, statically, and one by one
+    Engine(engine::Engine),
     /// Time of each operation beside its composed body, and its distance from f64
     Ops(ops::Ops),
     /// Hold a device to recorded logits, losses and gradients
@@ -40,6 +47,8 @@ impl Bench {
         match self.command {
             Measurement::Train(command) => command.run(),
             Measurement::Generate(command) => command.run(),
+            Measurement::Context(command) => command.run(),
+            Measurement::Engine(command) => command.run(),
             Measurement::Ops(command) => command.run(),
             Measurement::Parity(command) => command.run(),
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fornax_base::exit::Exit;
+use fornax_eval::parity::engine::{self, EngineReport};
 use fornax_eval::parity::post::{ModelLoss, Preferences, StepReport, StepTolerance, steps};
 use fornax_eval::parity::{ParityError, ParityReport, Tolerance, compare, fixtures};
 use fornax_model::Decoder;
@@ -22,6 +23,9 @@ pub(crate) struct Parity {
     /// after it, and the frozen base
     #[arg(long)]
     post: bool,
+    /// Hold every cache (contiguous, paged, int8) and every kind of draft to the forward without a cache instead
+    #[arg(long, conflicts_with_all = ["post", "tolerance", "gradient_tolerance"])]
+    engine: bool,
     /// Folder of recorded models or one of them [default: tests/fixtures/parity]; with --post, the folder that holds
     /// sft, peft, preference and the models they name [default: tests/fixtures]
     #[arg(long, value_name = "DIR")]
@@ -53,6 +57,7 @@ impl Parity {
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let fixtures = self.fixtures.clone();
         match self.post {
+            _ if self.engine => self.engine(&fixtures.unwrap_or_else(|| "tests/fixtures/parity".into())),
             true => self.steps(&fixtures.unwrap_or_else(|| "tests/fixtures".into())),
             false => self.models(&fixtures.unwrap_or_else(|| "tests/fixtures/parity".into())),
         }
@@ -77,6 +82,25 @@ impl Parity {
             }
         }
         gate("models", folders.len(), &off)
+    }
+
+    fn engine(self, folder: &Path) -> Result<Exit, Failure> {
+        let folders = fixtures(folder).map_err(failed)?;
+        let (device, name) = self.device.open()?;
+        refuse_precision(&device, name, self.precision)?;
+        let (mut off, mut all) = (Vec::new(), 0);
+        for folder in &folders {
+            for report in
+                engine::compare(folder, &device, &name.to_string(), self.precision.dtype()).map_err(failed)?
+            {
+                print(&if self.json { line(&report)? } else { plain_engine(&report) })?;
+                all += 1;
+                if !report.passed {
+                    off.push(format!("{} {} {}", report.fixture, report.path, report.kind));
+                }
+            }
+        }
+        gate("ways of decoding", all, &off)
     }
 
     fn steps(self, folder: &Path) -> Result<Exit, Failure> {
@@ -145,6 +169,18 @@ fn plain(report: &ParityReport) -> String {
         text += &format!(", loss {loss:.1e}, gradients {gradient:.1e} ({worst})");
     }
     text + &format!(", {} {}: {}\n", report.device, report.dtype, if report.passed { "ok" } else { "OFF" })
+}
+
+fn plain_engine(report: &EngineReport) -> String {
+    let found = match (report.logits_error, report.other_texts) {
+        (Some(error), _) => format!("logits {error:.1e}"),
+        (None, other) => format!("{} other texts", other.unwrap_or(0)),
+    };
+    let verdict = if report.passed { "ok" } else { "OFF" };
+    format!(
+        "{:<16} {:<11} {:<16} {found} over {} tokens, {} {}: {verdict}\n",
+        report.fixture, report.path, report.kind, report.tokens, report.device, report.dtype
+    )
 }
 
 fn plain_step(report: &StepReport) -> String {

@@ -119,7 +119,8 @@ pub fn panels<'a>(histories: impl Iterator<Item = &'a History>) -> Vec<Panel> {
         .extend(further.into_iter().filter(|panel| panel.curves.iter().any(|curve| names.contains(&curve.name))));
     for name in names {
         if !panels.iter().any(|panel| panel.curves.iter().any(|curve| curve.name == name)) {
-            panels.push(Panel::of(name, Unit::Plain, &[(name, Kind::Noisy, name)]));
+            // Post-training reports more numbers than a screen or a picture has room for.
+            panels.push(Panel::of(name, Unit::Plain, &[(name, Kind::Noisy, name)]).hidden());
         }
     }
     panels

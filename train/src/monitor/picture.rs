@@ -17,7 +17,7 @@ pub const GREATEST: (u32, u32) = (8192, 8192);
 /// Colours of the runs, told apart by most eyes (Okabe and Ito 2008).
 const COLOURS: [[u8; 3]; 6] =
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]];
-const INK: [u8; 3] = [40, 40, 40];
+pub(super) const INK: [u8; 3] = [40, 40, 40];
 const FAINT: [u8; 3] = [225, 225, 225];
 
 /// Why there is no picture.
@@ -44,14 +44,7 @@ pub enum PictureError {
 /// # Errors
 /// A size out of range, or a picture that cannot be packed.
 pub fn png(runs: &[(&str, &History)], view: &View, width: u32, height: u32) -> Result<Vec<u8>, PictureError> {
-    let sides = |(w, h): (u32, u32)| (w, h);
-    let ((w0, h0), (w1, h1)) = (sides(LEAST), sides(GREATEST));
-    if !(w0..=w1).contains(&width) || !(h0..=h1).contains(&height) {
-        return Err(PictureError::Size { width, height });
-    }
-    let mut pixels = Pixmap::new(width, height).ok_or(PictureError::Size { width, height })?;
-    pixels.fill(Color::WHITE);
-    let mut canvas = Canvas { pixels, font: FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR)? };
+    let mut canvas = Canvas::new(width, height)?;
     let size = (width.min(height) as f32 / 55.0).clamp(10.0, 28.0);
     let histories: Vec<&History> = runs.iter().map(|(_, history)| *history).collect();
     let has_data = |panel: &Panel| {
@@ -63,11 +56,11 @@ pub fn png(runs: &[(&str, &History)], view: &View, width: u32, height: u32) -> R
     for (panel, area) in shown.iter().zip(places(&shown, width as f32, height as f32, top, size)) {
         Chart { panel, runs: &histories, view, size }.draw(area, &mut canvas);
     }
-    canvas.pixels.encode_png().map_err(|error| PictureError::Encoding(error.to_string()))
+    canvas.png()
 }
 
 /// Left, top, width and height in pixels.
-type Area = (f32, f32, f32, f32);
+pub(super) type Area = (f32, f32, f32, f32);
 
 /// The loss over the whole width, the others below it in two columns; without a loss all in two columns.
 fn places(shown: &[Panel], width: f32, height: f32, top: f32, size: f32) -> Vec<Area> {
@@ -93,20 +86,35 @@ fn places(shown: &[Panel], width: f32, height: f32, top: f32, size: f32) -> Vec<
     places
 }
 
-struct Canvas {
+pub(super) struct Canvas {
     pixels: Pixmap,
     font: FontRef<'static>,
 }
 
 /// Where a text stands relative to its x.
 #[derive(Clone, Copy, PartialEq)]
-enum Anchor {
+pub(super) enum Anchor {
     Left,
     Middle,
     Right,
 }
 
 impl Canvas {
+    /// White, of `width` x `height` pixels.
+    pub(super) fn new(width: u32, height: u32) -> Result<Self, PictureError> {
+        let ((w0, h0), (w1, h1)) = (LEAST, GREATEST);
+        if !(w0..=w1).contains(&width) || !(h0..=h1).contains(&height) {
+            return Err(PictureError::Size { width, height });
+        }
+        let mut pixels = Pixmap::new(width, height).ok_or(PictureError::Size { width, height })?;
+        pixels.fill(Color::WHITE);
+        Ok(Self { pixels, font: FontRef::try_from_slice(epaint_default_fonts::HACK_REGULAR)? })
+    }
+
+    pub(super) fn png(&self) -> Result<Vec<u8>, PictureError> {
+        self.pixels.encode_png().map_err(|error| PictureError::Encoding(error.to_string()))
+    }
+
     /// The names of the runs at the top; gives where they end.
     fn names(&mut self, runs: &[(&str, &History)], size: f32) -> f32 {
         let mut y = size * 0.6;
@@ -124,7 +132,40 @@ impl Canvas {
         y + size * 0.3
     }
 
-    fn text(&mut self, x: f32, baseline: f32, size: f32, colour: [u8; 3], text: &str, anchor: Anchor) {
+    /// A title, a grid with the marks of both axes, and what stands below; gives the area inside, `None` where there is
+    /// too little room for one.
+    pub(super) fn frame(
+        &mut self,
+        (x, y, width, height): Area,
+        size: f32,
+        (title, below): (&str, &str),
+        (across, up): (&Axis, &Axis),
+    ) -> Option<Area> {
+        self.text(x, y + size, size, INK, title, Anchor::Left);
+        let marks = up.marks((height / (size * 2.5)).max(3.0) as usize);
+        let longest = marks.iter().map(|mark| mark.text.len()).max().unwrap_or(0) as f32;
+        let left = x + (longest + 1.0) * size * 0.55;
+        let grid = (left, y + size * 1.6, x + width - left, height - size * 3.4);
+        let (_, grid_top, grid_width, grid_height) = grid;
+        if grid_width < size * 4.0 || grid_height < size * 2.0 {
+            return None;
+        }
+        let bottom = grid_top + grid_height;
+        for mark in marks {
+            let at = bottom - mark.place as f32 * grid_height;
+            self.line(&[(left, at), (left + grid_width, at)], FAINT, 1.0, 1.0);
+            self.text(left - size * 0.4, at + size * 0.3, size * 0.85, INK, &mark.text, Anchor::Right);
+        }
+        for mark in across.marks((grid_width / (size * 6.0)).max(2.0) as usize) {
+            let at = left + mark.place as f32 * grid_width;
+            self.line(&[(at, bottom), (at, bottom + size * 0.3)], INK, 1.0, 1.0);
+            self.text(at, bottom + size * 1.2, size * 0.85, INK, &mark.text, Anchor::Middle);
+        }
+        self.text(left + grid_width, y + size, size * 0.85, INK, below, Anchor::Right);
+        Some(grid)
+    }
+
+    pub(super) fn text(&mut self, x: f32, baseline: f32, size: f32, colour: [u8; 3], text: &str, anchor: Anchor) {
         let scaled = self.font.as_scaled(PxScale::from(size));
         let wide: f32 = text.chars().map(|c| scaled.h_advance(scaled.glyph_id(c))).sum();
         let mut pen = match anchor {
@@ -153,7 +194,7 @@ impl Canvas {
         }
     }
 
-    fn line(&mut self, points: &[(f32, f32)], colour: [u8; 3], opacity: f32, width: f32) {
+    pub(super) fn line(&mut self, points: &[(f32, f32)], colour: [u8; 3], opacity: f32, width: f32) {
         let mut path = PathBuilder::new();
         for (index, (x, y)) in points.iter().enumerate() {
             if index == 0 { path.move_to(*x, *y) } else { path.line_to(*x, *y) }
@@ -163,21 +204,21 @@ impl Canvas {
         self.pixels.stroke_path(&path, &paint(colour, opacity), &stroke, Transform::identity(), None);
     }
 
-    fn dot(&mut self, (x, y): (f32, f32), radius: f32, colour: [u8; 3]) {
+    pub(super) fn dot(&mut self, (x, y): (f32, f32), radius: f32, colour: [u8; 3]) {
         if let Some(circle) = PathBuilder::from_circle(x, y, radius) {
             let rule = tiny_skia::FillRule::Winding;
             self.pixels.fill_path(&circle, &paint(colour, 1.0), rule, Transform::identity(), None);
         }
     }
 
-    fn rectangle(&mut self, (x, y, width, height): Area, colour: [u8; 3]) {
+    pub(super) fn rectangle(&mut self, (x, y, width, height): Area, colour: [u8; 3]) {
         if let Some(rect) = Rect::from_xywh(x, y, width, height) {
             self.pixels.fill_rect(rect, &paint(colour, 1.0), Transform::identity(), None);
         }
     }
 }
 
-fn colour_of(index: usize) -> [u8; 3] {
+pub(super) fn colour_of(index: usize) -> [u8; 3] {
     COLOURS[index % COLOURS.len()]
 }
 
@@ -232,29 +273,10 @@ impl Chart<'_> {
         let (least, greatest) = range.unwrap_or((0.0, 1.0));
         let values = Axis::around(least, greatest, log, self.panel.unit);
         let steps = Axis::exact(*self.view.steps.start(), *self.view.steps.end(), false, Unit::Count);
-        let (x, y, width, height) = area;
         let title = if log { format!("{} (log)", self.panel.title) } else { self.panel.title.to_owned() };
-        canvas.text(x, y + size, size, INK, &title, Anchor::Left);
-        let marks = values.marks((height / (size * 2.5)).max(3.0) as usize);
-        let longest = marks.iter().map(|mark| mark.text.len()).max().unwrap_or(0) as f32;
-        let left = x + (longest + 1.0) * size * 0.55;
-        let grid = (left, y + size * 1.6, x + width - left, height - size * 3.4);
-        let (_, grid_top, grid_width, grid_height) = grid;
-        if grid_width < size * 4.0 || grid_height < size * 2.0 {
-            return;
-        }
+        let Some(grid) = canvas.frame(area, size, (&title, "steps"), (&steps, &values)) else { return };
+        let (left, grid_top, grid_width, grid_height) = grid;
         let bottom = grid_top + grid_height;
-        for mark in marks {
-            let at = bottom - mark.place as f32 * grid_height;
-            canvas.line(&[(left, at), (left + grid_width, at)], FAINT, 1.0, 1.0);
-            canvas.text(left - size * 0.4, at + size * 0.3, size * 0.85, INK, &mark.text, Anchor::Right);
-        }
-        for mark in steps.marks((grid_width / (size * 6.0)).max(2.0) as usize) {
-            let at = left + mark.place as f32 * grid_width;
-            canvas.line(&[(at, bottom), (at, bottom + size * 0.3)], INK, 1.0, 1.0);
-            canvas.text(at, bottom + size * 1.2, size * 0.85, INK, &mark.text, Anchor::Middle);
-        }
-        canvas.text(left + grid_width, y + size, size * 0.85, INK, "steps", Anchor::Right);
         let place = |(step, value): (f64, f64)| {
             let down = (1.0 - values.place(value)).clamp(0.0, 1.0) as f32;
             (left + steps.place(step) as f32 * grid_width, grid_top + down * grid_height)

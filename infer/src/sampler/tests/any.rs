@@ -206,6 +206,40 @@ proptest! {
         }
     }
 
+    #[test]
+    fn typical_equals_sorting(
+        logits in prop::collection::vec(prop_oneof![-9.0f32..9.0, Just(1.0f32), Just(f32::NEG_INFINITY)], 1..300),
+        temperature in 0.1f32..2.0,
+        typical_p in 0.01f32..0.99,
+    ) {
+        prop_assume!(logits.iter().any(|logit| logit.is_finite()));
+        let options = SamplingOptions { temperature, typical_p, ..SamplingOptions::default() };
+        let found = chain(&options, logits.len()).distribution(&logits, None).unwrap();
+        let found: Vec<u32> = found.tokens.iter().map(|(id, _)| *id).collect();
+        let plain = SamplingOptions { temperature, ..SamplingOptions::default() };
+        let mut tokens = chain(&plain, logits.len()).distribution(&logits, None).unwrap().tokens;
+        let entropy: f64 = tokens.iter().map(|(_, p)| -p * p.ln()).sum();
+        let strangeness = |p: f64| (-p.ln() - entropy).abs();
+        tokens.sort_by(|a, b| strangeness(a.1).total_cmp(&strangeness(b.1)));
+        let (mut sum, mut clear) = (0.0, true);
+        let mut last = 0.0;
+        for (_, p) in &tokens {
+            clear &= (sum - f64::from(typical_p)).abs() > 1e-5;
+            if sum >= f64::from(typical_p) {
+                break;
+            }
+            sum += p;
+            last = strangeness(*p);
+        }
+        // Two tokens on both sides of the entropy may be as far but for a hair.
+        clear &= tokens.iter().all(|(_, p)| (strangeness(*p) - last).abs() > 1e-5 || strangeness(*p) == last);
+        if clear {
+            let mut expected: Vec<u32> = tokens.iter().filter(|(_, p)| strangeness(*p) <= last).map(|(id, _)| *id).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
     /// A repetition found by comparing every place with the end.
     #[test]
     fn dry_equals_its_definition(

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod chat;
 pub mod completions;
 pub mod detokenize;
 pub mod engine;

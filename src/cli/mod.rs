@@ -2,20 +2,25 @@
 
 mod adapter;
 mod bench;
+mod cache;
+mod chat;
 mod check;
 mod data;
 mod doctor;
 mod explain;
 mod finetune;
 mod generate;
+mod grammar;
 mod learn;
 mod model_folder;
 mod monitor;
 mod overfit;
+mod place;
 mod pretrain_check;
 mod progress;
 mod quickstart;
 pub(crate) mod report;
+mod sampling;
 mod screen;
 mod signals;
 mod train;
@@ -50,6 +55,8 @@ enum Command {
     Monitor(monitor::Monitor),
     /// Continue a text
     Generate(generate::Generate),
+    /// Talk with a model
+    Chat(chat::Chat),
     /// Look at adapters, merge them into their model, convert them
     Adapter(adapter::Adapter),
     /// Show the way of one token through a model: what each head reads, and what may come next
@@ -73,6 +80,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Finetune(command) => command.run(),
         Command::Monitor(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Chat(command) => command.run(),
         Command::Adapter(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Learn(command) => command.run(),

@@ -18,12 +18,23 @@ use super::report::{Failure, say};
 pub(crate) struct LoadedModel {
     pub(crate) decoder: Decoder,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Where the tokenizer and a chat template lie.
+    pub(crate) folder: PathBuf,
+}
+
+impl LoadedModel {
+    /// End-of-text tokens of the configuration and of the tokenizer.
+    pub(crate) fn end_ids(&self) -> Vec<u32> {
+        let mut ids = self.decoder.config().eos_ids.clone();
+        ids.extend(self.tokenizer.eos_id().filter(|id| !ids.contains(id)));
+        ids
+    }
 }
 
 /// Loads `path`; `dtype` `None` keeps the stored one.
 pub(crate) fn open(path: &Path, dtype: Option<DType>, device: &Device) -> Result<LoadedModel, Failure> {
     let decoder = open_weights(path, dtype, device)?;
-    Ok(LoadedModel { decoder, tokenizer: Arc::new(open_tokenizer(path)?) })
+    Ok(LoadedModel { decoder, tokenizer: Arc::new(open_tokenizer(path)?), folder: text_folder(path)? })
 }
 
 /// The model of `path` alone: what measures it needs no tokenizer.
@@ -42,11 +53,15 @@ pub(crate) fn open_weights(path: &Path, dtype: Option<DType>, device: &Device) -
 
 /// The tokenizer of `path`.
 pub(crate) fn open_tokenizer(path: &Path) -> Result<Tokenizer, Failure> {
-    let folder = match place(path)? {
+    Tokenizer::load(&text_folder(path)?).map_err(|error| Failure::new(Exit::BadInput, error))
+}
+
+/// Where the tokenizer of `path` lies, and its chat template.
+fn text_folder(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(match place(path)? {
         Place::Folder(folder) => folder,
         Place::Run => path.join(TOKENIZER_FOLDER),
-    };
-    Tokenizer::load(&folder).map_err(|error| Failure::new(Exit::BadInput, error))
+    })
 }
 
 /// Where the model of a path is.

@@ -45,6 +45,27 @@ pub(crate) fn leave_through(asked: Arc<AtomicUsize>) -> Result<(), Failure> {
     give_back_on_the_second(vec![SIGINT, SIGTERM, SIGHUP], asked)
 }
 
+/// For a conversation: SIGINT stores 130 in `asked`, a second one before that was taken back ends the process. So do
+/// SIGTERM and a closed terminal at once, since nothing is lost that was not saved. `give_back` is called before.
+pub(crate) fn stop_through(asked: Arc<AtomicUsize>, give_back: impl Fn() + Send + 'static) -> Result<(), Failure> {
+    let which = [SIGINT, SIGTERM, SIGHUP];
+    let mut signals = Signals::new(which).map_err(|error| Failure::new(Exit::Failed, error))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let code = match signal {
+                SIGINT => Exit::Interrupted.code(),
+                SIGTERM => Exit::Terminated.code(),
+                _ => Exit::Failed.code(),
+            };
+            if signal != SIGINT || asked.swap(usize::from(code), Ordering::SeqCst) != 0 {
+                give_back();
+                low_level::exit(i32::from(code));
+            }
+        }
+    });
+    Ok(())
+}
+
 fn give_back_on_the_second(which: Vec<i32>, asked: Arc<AtomicUsize>) -> Result<(), Failure> {
     let mut signals = Signals::new(which).map_err(|error| Failure::new(Exit::Failed, error))?;
     // A handler may not do what giving the terminal back needs, so a thread does it.

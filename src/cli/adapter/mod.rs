@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use fornax_base::exit::Exit;
 use fornax_model::Decoder;
-use fornax_model::adapter::{AdapterError, DEFAULT_NAME};
+use fornax_model::adapter::{AdapterError, AdapterId, DEFAULT_NAME};
 use fornax_model::weights::peft::AdapterFolder;
 
 use super::model_folder::weights_failure;
@@ -48,6 +48,12 @@ pub(crate) fn attach(decoder: &mut Decoder, folder: &Path) -> Result<AdapterFold
     let adapter = AdapterFolder::open(folder).map_err(adapter_failure)?;
     adapter.attach(decoder, DEFAULT_NAME).map_err(adapter_failure)?;
     Ok(adapter)
+}
+
+/// The same under a name, of which a decoder may hold several.
+pub(crate) fn attach_as(decoder: &mut Decoder, folder: &Path, name: &str) -> Result<AdapterId, Failure> {
+    let adapter = AdapterFolder::open(folder).map_err(adapter_failure)?;
+    adapter.attach(decoder, name).map_err(adapter_failure)
 }
 
 /// A damaged file is damaged data; everything else is wrong input.

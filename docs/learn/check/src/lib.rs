@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fornax_base::rng::rng;
 use serde::Serialize;
 
-pub use {burn, fornax_base, fornax_data, fornax_model, fornax_post_train, fornax_train};
+pub use {burn, fornax_base, fornax_data, fornax_infer, fornax_model, fornax_post_train, fornax_train};
 
 /// `Ok` tells what was compared, `Err` what is wrong.
 pub type Outcome = Result<String, String>;

@@ -91,6 +91,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
             "--regex",
             "--grammar",
             "--logprobs",
+            "--draft",
+            "--draft-length",
             "--kv",
             "--kv-dtype",
             "--precision",

@@ -17,10 +17,12 @@ use fornax_infer::engine::{
 use fornax_infer::generate::{Finish, GenerateError};
 use fornax_infer::grammar::Grammar;
 use fornax_infer::sampler::{Sampled, SamplingOptions};
+use fornax_infer::speculative::SpeculationOptions;
 
 use self::output::Output;
 use super::adapter;
 use super::cache::{Kv, KvDtype, engine_failure};
+use super::draft::{self, DraftArguments};
 use super::grammar::{self, GrammarArguments};
 use super::model_folder::{self, LoadedModel};
 use super::place::Place;
@@ -64,6 +66,8 @@ pub(crate) struct Generate {
     /// Report the log-probability of each token, and of the N likeliest at its place
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<usize>,
+    #[command(flatten)]
+    draft: DraftArguments,
     /// How keys and values lie: in pages that texts share, or in one piece for each
     #[arg(long, value_enum, default_value_t = Kv::Paged)]
     kv: Kv,
@@ -106,7 +110,8 @@ impl Generate {
         }
         options.check_ids(vocab_size).map_err(|e| Failure::new(Exit::BadInput, e))?;
         let grammar = spec.map(|spec| grammar::compile(&spec, &model)).transpose()?;
-        self.continue_text(model, &ids, options, grammar)
+        let speculation = self.draft.options(dtype, &device)?;
+        self.continue_text(model, &ids, options, (grammar, speculation))
     }
 
     /// Loads what --lora names, and makes what --adapter names the one that computes.
@@ -157,7 +162,7 @@ impl Generate {
         model: LoadedModel,
         ids: &[u32],
         options: SamplingOptions,
-        grammar: Option<Grammar>,
+        (grammar, speculation): (Option<Grammar>, Option<SpeculationOptions>),
     ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
@@ -177,6 +182,7 @@ impl Generate {
             // Each text in whole pages, at worst.
             memory: Memory::Tokens(n * (ids.len() + max_tokens + 16)),
             max_running: n,
+            speculation,
             ..EngineOptions::default()
         };
         let engine = Engine::start(model.decoder, &engine).map_err(engine_failure)?;
@@ -186,7 +192,11 @@ impl Generate {
         let context_ends = max_tokens < self.max_tokens;
         follow(stream, &mut output, context_ends, &asked)?;
         say(&output.timing());
-        output.finish(ids)?;
+        let speculation = engine.speculation();
+        if let Some(stats) = &speculation {
+            say(&draft::judged(stats));
+        }
+        output.finish(ids, speculation.as_ref())?;
         Ok(match asked.load(Ordering::SeqCst) {
             0 => Exit::Done,
             130 => Exit::Interrupted,

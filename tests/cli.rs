@@ -514,10 +514,6 @@ fn bench_gives_the_fields_of_the_contract_and_refuses_what_it_cannot_measure() {
         ),
         (&["bench", "generate", "--workload", "nano", "--speculate", "exit:x"], &["`exit:x`"]),
         (&["bench", "generate", "--workload", "nano", "--speculate", "absent"], &["`absent` does not exist"]),
-        (
-            &["bench", "generate", "--workload", "nano", "--batch", "2", "--speculate", "lookup"],
-            &["the batch is 2"],
-        ),
         (&["bench", "generate", "--workload", "nano", "--kv-dtype", "int4"], &["int4", "int8"]),
         (&["bench", "context", "--workload", "nano", "--lengths", "0"], &["the length is 0"]),
         (&["bench", "parity", "--fixtures", "docs"], &["`docs`", "expected.safetensors"]),

@@ -1,23 +1,24 @@
 //! The embedded stories as rows of post-training data: questions, preferences, prompts.
 
 use fornax_data::chat::Json;
-use fornax_data::corpus::{Preference, Question, Split, Story, prompt, stories};
+use fornax_data::corpus::{Preference, Question, Split, Story, prompt, story};
 use fornax_data::records::Records;
 
 use crate::recipe::{CORPUS, ObjectiveKind};
 
+/// One talk in so many is polite.
+const POLITE: u64 = 8;
+
 /// `n` rows made of training stories, of the kind that `objective` reads.
 pub(crate) fn records(objective: ObjectiveKind, seed: u64, n: u64) -> Records {
     let n = usize::try_from(n).unwrap_or(usize::MAX);
-    let rows = stories(seed, Split::Train).flat_map(|story| rows_of(objective, &story)).take(n);
+    let rows = (0..).flat_map(move |index| rows_of(objective, index, &story(seed, index, Split::Train))).take(n);
     Records::made(CORPUS, rows)
 }
 
-fn rows_of(objective: ObjectiveKind, story: &Story) -> Vec<Json> {
+fn rows_of(objective: ObjectiveKind, index: u64, story: &Story) -> Vec<Json> {
     match objective {
-        ObjectiveKind::Sft | ObjectiveKind::Distill => {
-            vec![answered(story)]
-        }
+        ObjectiveKind::Sft | ObjectiveKind::Distill => vec![answered(story, index % POLITE == POLITE - 1)],
         ObjectiveKind::Grpo => story.questions.iter().map(|q| asked(story, q)).collect(),
         ObjectiveKind::Dpo
         | ObjectiveKind::Orpo
@@ -36,13 +37,15 @@ fn user(story: &Story, question: &Question) -> Json {
 }
 
 /// A talk about one story: its questions one after another, so that one reading of the story trains several answers.
-fn answered(story: &Story) -> Json {
+/// In some talks the answers are polite: preference tuning chooses among manners that the model has.
+fn answered(story: &Story, is_polite: bool) -> Json {
     let asked = |(i, question): (usize, &Question)| match i {
         0 => user(story, question),
         _ => message("user", &question.question),
     };
     let turns = story.questions.iter().enumerate();
-    let messages = turns.flat_map(|(i, q)| [asked((i, q)), message("assistant", &q.answer)]);
+    let answer = |i: usize| if is_polite { &story.preferences[i].chosen } else { &story.questions[i].answer };
+    let messages = turns.flat_map(|(i, q)| [asked((i, q)), message("assistant", answer(i))]);
     Json::from_pairs([("messages", Json::from_iter(messages))])
 }
 

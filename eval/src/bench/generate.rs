@@ -226,7 +226,7 @@ impl GenerateBench {
         let room = self.prompt_tokens + self.new_tokens;
         let longest = self.speculation.as_ref().map_or(0, |(options, _)| options.most);
         let engine = EngineOptions {
-            layout: self.cache.layout(),
+            layout: self.cache.layout(decoder.config()),
             element: Some(self.cache.element),
             // Each with a last page that is not full.
             memory: Memory::Tokens(self.batch * (room + self.cache.page_len.unwrap_or(0))),

@@ -173,7 +173,7 @@ impl MixedBench {
         // Room for all that run, and the pages at their ends that are not full.
         let room = LONGEST + self.cache.page_len.unwrap_or(0);
         let options = EngineOptions {
-            layout: self.cache.layout(),
+            layout: self.cache.layout(decoder.config()),
             element: Some(self.cache.element),
             memory: Memory::Tokens(max_running * room),
             max_running,

@@ -24,9 +24,10 @@ impl CacheKind {
         if self.page_len.is_some() { "paged" } else { "contiguous" }
     }
 
-    /// The same for an engine.
-    pub fn layout(&self) -> KvLayout {
-        self.page_len.map_or(KvLayout::Contiguous, |page_len| KvLayout::Paged { page_len })
+    /// The same for an engine; a page holds at most a sequence.
+    pub fn layout(&self, config: &ModelConfig) -> KvLayout {
+        let paged = |page_len: usize| KvLayout::Paged { page_len: page_len.min(config.context) };
+        self.page_len.map_or(KvLayout::Contiguous, paged)
     }
 
     /// Pages of a sequence of `tokens` tokens.

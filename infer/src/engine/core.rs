@@ -490,7 +490,7 @@ impl Core {
         let Some(finish) = finish else { return };
         let usage = self.usage(request, live_tokens(&self.sequences, id));
         self.events.push((request, TokenEvent::Finished { sample, finish, stop, usage }));
-        self.scheduler.finish(id);
+        self.scheduler.retire(id);
         self.sequences.remove(&id);
         let left = self.requests.get_mut(&request).map(|open| {
             open.left -= 1;

@@ -23,7 +23,8 @@ pub enum Batching {
     /// A sequence joins as soon as there is room and leaves when it is done.
     #[default]
     Continuous,
-    /// A batch begins together, and the next one when the last of it is done.
+    /// A batch begins together, and the next one when the last of it is done. What is done before is computed along
+    /// until then, as programs do that keep a batch in one tensor: here for comparison.
     Static,
 }
 
@@ -80,6 +81,8 @@ struct Sequence {
     root: Option<BlockHash>,
     order: Order,
     running: bool,
+    /// Done, and computed along because its batch is static.
+    done: bool,
     /// Running places it takes: further samples that it will become count.
     slots: usize,
     waiting_since: u64,
@@ -175,6 +178,7 @@ impl Scheduler {
             root,
             order,
             running: false,
+            done: false,
             slots: samples,
             waiting_since: self.step,
         };
@@ -211,8 +215,16 @@ impl Scheduler {
         if tokens == 0 {
             return;
         }
+        if sequence.done {
+            if self.reserve(order.id, past + 1, plan) {
+                *budget -= 1;
+                plan.work.push(Work { sequence: order.id, past, tokens: 1, drafted: 0, complete: false });
+            }
+            return;
+        }
         while !self.reserve(order.id, past + tokens, plan) {
-            let worst = self.running.last().copied().unwrap_or(order);
+            let done = self.running.iter().rev().find(|order| self.sequences[&order.id].done);
+            let worst = done.or(self.running.last()).copied().unwrap_or(order);
             self.preempt(worst);
             if worst == order {
                 return;
@@ -284,6 +296,9 @@ impl Scheduler {
 
     fn preempt(&mut self, order: Order) {
         let Some(sequence) = self.sequences.get_mut(&order.id) else { return };
+        if sequence.done {
+            return self.remove(order.id);
+        }
         let computed = sequence.computed;
         sequence.table.release(&mut self.pages);
         sequence.ids.truncate(sequence.settled());
@@ -391,9 +406,37 @@ impl Scheduler {
         Some(order.id)
     }
 
+    /// A sequence has all its tokens: it leaves, or in a static batch goes on without effect until the last one has.
+    pub fn retire(&mut self, id: SequenceId) {
+        if self.limits.batching == Batching::Continuous {
+            return self.finish(id);
+        }
+        self.note(id, Decision::Leave);
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.done = true;
+            // From now on it computes the slot behind its text, which nothing reads.
+            sequence.computed = sequence.ids.len();
+            sequence.ids.push(0);
+        }
+        self.end_static_batch();
+    }
+
     /// Takes a sequence out, finished or not, and gives its pages back.
     pub fn finish(&mut self, id: SequenceId) {
         self.note(id, Decision::Leave);
+        self.remove(id);
+        self.end_static_batch();
+    }
+
+    /// Takes out what was computed along, once nothing else runs.
+    fn end_static_batch(&mut self) {
+        if self.running.iter().all(|order| self.sequences[&order.id].done) {
+            let done: Vec<SequenceId> = self.running().collect();
+            done.into_iter().for_each(|id| self.remove(id));
+        }
+    }
+
+    fn remove(&mut self, id: SequenceId) {
         if let Some(mut sequence) = self.sequences.remove(&id) {
             sequence.table.release(&mut self.pages);
             self.waiting.remove(&sequence.order);
@@ -425,7 +468,7 @@ impl Scheduler {
 
     /// Whether a sequence has nothing to compute but its last id, so that drafts make sense.
     pub fn decodes(&self, id: SequenceId) -> bool {
-        self.sequences.get(&id).is_some_and(|s| s.running && s.settled() - s.computed == 1)
+        self.sequences.get(&id).is_some_and(|s| s.running && !s.done && s.settled() - s.computed == 1)
     }
 
     /// How many run.

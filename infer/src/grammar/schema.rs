@@ -53,6 +53,13 @@ macro_rules! time {
     };
 }
 
+/// What may stand between the dots of a local part.
+macro_rules! atom {
+    () => {
+        "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
+    };
+}
+
 /// A part of a host name.
 macro_rules! label {
     () => {
@@ -79,6 +86,19 @@ const NARROWED: [(&str, &str); 3] = [
 /// Host names are cut into labels of 1 to 63 letters, digits and inner hyphens, of which no two stand third and fourth.
 const HOST_NAME: &str = concat!("^", label!(), r"(\.", label!(), ")*$");
 const HOST_NAME_LENGTH: u64 = 253;
+/// Addresses without quotes, at a host or at `[192.0.2.1]`; RFC 5321 limits both sides.
+const EMAIL: &str = concat!(
+    "^",
+    atom!(),
+    r"(\.",
+    atom!(),
+    ")*@(",
+    label!(),
+    r"(\.",
+    label!(),
+    r")*|\[((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\])$"
+);
+const LOCAL_PART: &str = "^[^@]{1,64}@";
 /// Keywords that take a whole number, which JSON may write as 2.0.
 const WHOLE: [&str; 6] = ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"];
 
@@ -98,6 +118,15 @@ pub(super) fn checked(schema: &Value, limits: &GrammarLimits) -> Result<Value, G
     })
 }
 
+/// What takes the place of a format.
+fn narrowed(format: &str) -> Option<Value> {
+    match format {
+        "hostname" => Some(json!({"pattern": HOST_NAME, "maxLength": HOST_NAME_LENGTH})),
+        "email" => Some(json!({"pattern": EMAIL, "maxLength": 254, "allOf": [{"pattern": LOCAL_PART}]})),
+        _ => NARROWED.iter().find(|(name, _)| *name == format).map(|(_, pattern)| json!({"pattern": pattern})),
+    }
+}
+
 /// Writes a schema, and those inside it, as the library understands them.
 fn rewrite(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else {
@@ -114,10 +143,7 @@ fn rewrite(schema: &mut Value) {
         }
     }
     let format = map.get("format").and_then(Value::as_str);
-    let narrowed =
-        NARROWED.iter().find(|(name, _)| Some(*name) == format).map(|(_, pattern)| json!({"pattern": pattern}));
-    let host = || json!({"pattern": HOST_NAME, "maxLength": HOST_NAME_LENGTH});
-    if let Some(narrowed) = narrowed.or_else(|| (format == Some("hostname")).then(host)) {
+    if let Some(narrowed) = format.and_then(narrowed) {
         map.remove("format");
         let all = map.entry("allOf").or_insert_with(|| json!([]));
         if let Some(all) = all.as_array_mut() {

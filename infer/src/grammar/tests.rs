@@ -1,5 +1,6 @@
 mod automaton;
 mod bytes;
+mod engine;
 mod limits;
 mod memory;
 mod random_schemas;

@@ -242,13 +242,84 @@ fn templates_tell_their_form() {
         found.push((name, ToolFormat::of_template(&template)));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, format) in &found {
-        eprintln!("{name}: {format:?}");
-    }
     let of = |format: ToolFormat| -> Vec<&str> {
         found.iter().filter(|(_, found)| *found == Ok(format)).map(|(name, _)| name.as_str()).collect()
     };
-    assert!(of(ToolFormat::Hermes).contains(&"Qwen-Qwen3-0.6B"));
+    let hermes = [
+        "Bielik-11B-v3.0-Instruct",
+        "MiMo-VL",
+        "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
+        "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
+        "Qwen-QwQ-32B",
+        "Qwen-Qwen2.5-7B-Instruct",
+        "Qwen-Qwen3-0.6B",
+        "Reka-Edge",
+        "ibm-granite-granite-4.0",
+        "ibm-granite-granite-4.1",
+    ];
+    assert_eq!(of(ToolFormat::Hermes), hermes);
+    let llama = [
+        "meta-llama-Llama-3.1-8B-Instruct",
+        "meta-llama-Llama-3.2-3B-Instruct",
+        "meta-llama-Llama-3.3-70B-Instruct",
+    ];
+    assert_eq!(of(ToolFormat::Llama3), llama);
+    assert_eq!(of(ToolFormat::Mistral), ["mistralai-Mistral-Nemo-Instruct-2407"]);
+    let named = [
+        "Mistral-Small-3.2-24B-Instruct-2506",
+        "mistralai-Ministral-3-14B-Reasoning-2512",
+        "unsloth-mistral-Devstral-Small-2507",
+    ];
+    assert_eq!(of(ToolFormat::MistralNamed), named);
+    // Others write calls in forms of their own, which a message shows, or none.
+    let other = found.iter().find(|(name, _)| name == "Qwen3-Coder").unwrap();
+    assert!(other.1.as_ref().unwrap_err().to_string().contains("<function=get_probe>"));
+}
+
+/// What real templates write of a call is read back as that call.
+#[test]
+fn written_calls_are_read_back() {
+    let Some(folder) = shared("chat-templates/goldens-transformers") else { return };
+    let mut read = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = if path.to_string_lossy().ends_with("tool_use.txt") {
+            std::fs::read_to_string(&path).unwrap()
+        } else {
+            continue;
+        };
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let (format, opening, end) = match &name[..] {
+            name if name.starts_with("Qwen-Qwen2.5") => {
+                (ToolFormat::Hermes, "<|im_start|>assistant\n", "<|im_end|>")
+            }
+            name if name.starts_with("mistralai-Mistral-Nemo") => {
+                (ToolFormat::Mistral, "[/INST]", "<|endoftext|>")
+            }
+            name if name.starts_with("NousResearch-Hermes-3") => {
+                (ToolFormat::Hermes, "<|im_start|>assistant\n", "<|im_end|>")
+            }
+            _ => continue,
+        };
+        let mut calls = Vec::new();
+        for turn in text.split(opening).skip(1) {
+            let turn = turn.split(end).next().unwrap();
+            let (said, found) = ToolParser::read(format, Vec::new(), turn);
+            assert!(found.is_empty() || said.is_empty(), "{name}: {turn}");
+            calls.extend(found);
+        }
+        // The arguments of these goldens are texts that hold JSON.
+        let call =
+            |name: &str, arguments: &str| ToolCall { name: name.to_owned(), arguments: arguments.to_owned() };
+        let expected = [
+            call("ipython", "{\"code\": \"print('Hello, World!')\"}"),
+            call("test", "{\"condition\":true}"),
+            call("brave_search", "{\"query\": \"what is truth anyway am I right?\"}"),
+        ];
+        assert_eq!(calls, expected, "{name}");
+        read += 1;
+    }
+    assert!(read >= 2, "{read} goldens");
 }
 
 #[test]

@@ -206,8 +206,8 @@ fn gathered<B: Backend>(cache: &CacheOperand<B>, slots: IntTensor<B>, d: Option<
     }
 }
 
-/// Segment by segment, those that follow each other and agree in their numbers of tokens together: their slots are
-/// copied out and given to [`LlmOps::attention`].
+/// Segments that follow each other, have as many tokens and see about as many slots go together: their slots are copied
+/// out and given to [`LlmOps::attention`].
 pub(super) fn attend<B: LlmOps>(
     q: FloatTensor<B>,
     keys: CacheOperand<B>,
@@ -217,14 +217,12 @@ pub(super) fn attend<B: LlmOps>(
     scale: f32,
 ) -> FloatTensor<B> {
     let ([n, h, d], dtype, device) = (q.shape().dims(), q.dtype(), q.device());
-    let (mut parts, mut from) = (Vec::new(), 0);
-    for alike in segments.list.chunk_by(|a, b| (a.past, a.tokens) == (b.past, b.tokens)) {
-        let Segment { past, tokens: t, .. } = alike[0];
-        let (b, first) = (alike.len(), alike[0].first_visible(window));
-        let s = past + t - first;
-        let slots = alike.iter().flat_map(|segment| segments.slots(segment, first..past + t));
-        let slots: Vec<i32> = slots.map(|slot| slot as i32).collect();
-        let slots = index::<B>(TensorData::new(slots, [b * s]), &device);
+    let (mut parts, mut from, mut rest) = (Vec::new(), 0, segments.list.as_slice());
+    while let Some(group) = Group::of(rest, window) {
+        let Group { list, t, s } = group;
+        let b = list.len();
+        rest = &rest[b..];
+        let slots = index::<B>(TensorData::new(group.slots(segments, window), [b * s]), &device);
         let read = |cache: &CacheOperand<B>| {
             let rows = cast::<B>(gathered::<B>(cache, slots.clone(), Some(d)), dtype);
             let g = rows.shape()[1];
@@ -233,8 +231,7 @@ pub(super) fn attend<B: LlmOps>(
         let of_part: [Slice; 3] = [(from..from + b * t).into(), (0..h).into(), (0..d).into()];
         let q = if b * t == n { q.clone() } else { B::float_slice(q.clone(), &of_part) };
         let q = B::float_swap_dims(B::float_reshape(q, Shape::new([b, t, h, d])), 1, 2);
-        let visible = Visible { past: past - first, window, documents: false, masked: t > 1 };
-        let hidden = hidden::<B>(visible, t, s, &device);
+        let (hidden, visible) = group.mask::<B>(window, &device);
         let (out, _) = <B as LlmOps>::attention(q, read(&keys), read(&values), hidden, visible, scale);
         parts.push(B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([b * t, h, d])));
         from += b * t;
@@ -245,13 +242,66 @@ pub(super) fn attend<B: LlmOps>(
     }
 }
 
-/// hidden_1ts in words of the device.
-fn hidden<B: Backend>(visible: Visible, t: usize, s: usize, device: &B::Device) -> BoolTensor<B> {
-    let Visible { past, window, .. } = visible;
-    let sees = |i: usize, j: usize| j <= past + i && window.is_none_or(|w| past + i - j < w);
-    let hidden: Vec<bool> = (0..t).flat_map(|i| (0..s).map(move |j| !sees(i, j))).collect();
-    let store = get_device_settings::<B>(device).bool_dtype;
-    B::bool_from_data(TensorData::new(hidden, [1, t, s]).convert_dtype(store.into()), device)
+/// Segments that are computed together: each has `t` tokens, and `s` slots of which its own are the last.
+struct Group<'a> {
+    list: &'a [Segment],
+    t: usize,
+    s: usize,
+}
+
+/// Slots that a group may copy out in vain, beside as many as are of use.
+const PADDING: usize = 1024;
+
+/// Slots that some token of the segment sees.
+fn seen(segment: &Segment, window: Option<usize>) -> usize {
+    segment.past + segment.tokens - segment.first_visible(window)
+}
+
+impl<'a> Group<'a> {
+    /// The group at the beginning of `list`, which is none where that is empty.
+    fn of(list: &'a [Segment], window: Option<usize>) -> Option<Self> {
+        let t = list.first()?.tokens;
+        let (mut count, mut s, mut sum) = (0, 0, 0);
+        for segment in list.iter().take_while(|segment| segment.tokens == t) {
+            let own = seen(segment, window);
+            if count > 0 && (count + 1) * s.max(own) > 2 * (sum + own) + PADDING {
+                break;
+            }
+            (count, s, sum) = (count + 1, s.max(own), sum + own);
+        }
+        Some(Self { list: &list[..count], t, s })
+    }
+
+    /// The slots [b, s]; in front of those of a shorter segment, one of its own stands in for what is not there.
+    fn slots(&self, segments: &Segments, window: Option<usize>) -> Vec<i32> {
+        let of = |segment: &Segment| {
+            let (first, end) = (segment.first_visible(window), segment.past + segment.tokens);
+            let own: Vec<i32> = segments.slots(segment, first..end).map(|slot| slot as i32).collect();
+            let padding = std::iter::repeat_n(own[0], self.s - own.len());
+            padding.chain(own.clone()).collect::<Vec<_>>()
+        };
+        self.list.iter().flat_map(of).collect()
+    }
+
+    /// hidden_xts in words of the device (x is 1 where the segments see alike), and the same in words.
+    fn mask<B: Backend>(&self, window: Option<usize>, device: &B::Device) -> (BoolTensor<B>, Visible) {
+        let (t, s) = (self.t, self.s);
+        let padded = self.list.iter().any(|segment| seen(segment, window) != s);
+        let x = if padded { self.list.len() } else { 1 };
+        let mut hidden = Vec::with_capacity(x * t * s);
+        for segment in &self.list[..x] {
+            let padding = s - seen(segment, window);
+            for last in s - t..s {
+                let sees = |j: usize| j >= padding && j <= last && window.is_none_or(|w| last - j < w);
+                hidden.extend((0..s).map(|j| !sees(j)));
+            }
+        }
+        let masked = hidden.iter().any(|&hidden| hidden);
+        let visible = Visible { past: s - t, window, documents: padded, masked };
+        let store = get_device_settings::<B>(device).bool_dtype;
+        let data = TensorData::new(hidden, [x, t, s]).convert_dtype(store.into());
+        (B::bool_from_data(data, device), visible)
+    }
 }
 
 /// Indices in the device's integers.

@@ -12,7 +12,7 @@ use super::{Precision, Threads, line, seconds, tell};
 /// Time and error of each operation
 #[derive(Debug, Args)]
 pub(crate) struct Ops {
-    /// One operation: linear, qlinear, lora, rms_norm, rope, swiglu, attention, cross_entropy, token_scores or embedding; without it, all
+    /// One operation: linear, qlinear, lora, rms_norm, rope, swiglu, attention, cached_attention, cross_entropy, token_scores or embedding; without it, all
     #[arg(long, value_name = "NAME")]
     op: Option<OpName>,
     /// Whose shapes: nano, small, story or gpt2; several with commas
@@ -68,30 +68,33 @@ impl Ops {
 
 fn heading() -> String {
     format!(
-        "{:<8} {:<13} {:<24} {:>10} {:>11} {:>9} {:>7} {:>7} {:>9} {:>9}\n",
+        "{:<8} {:<16} {:<24} {:>10} {:>11} {:>9} {:>7} {:>7} {:>9} {:>9}\n",
         "workload", "operation", "shape", "forward us", "training us", "rate", "ratio", "ratio", "error", "error"
     )
 }
 
 /// Times in microseconds, the rate in training, how many times as fast as composed (forward, training), the errors
-/// (forward, backward).
+/// (forward, backward). An operation of inference has `-` for training, and the rate of its forward.
 fn plain(report: &OpReport) -> String {
-    let rate = match (report.training_gflops, report.training_gbps) {
+    let flops = report.training_gflops.or(report.forward_gflops.filter(|_| report.training_seconds.is_none()));
+    let bytes = report.training_gbps.or(report.forward_gbps.filter(|_| report.training_seconds.is_none()));
+    let rate = match (flops, bytes) {
         (Some(gflops), _) => format!("{gflops:.0} GF/s"),
         (None, Some(gbps)) => format!("{gbps:.1} GB/s"),
         (None, None) => String::new(),
     };
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     format!(
-        "{:<8} {:<13} {:<24} {:>10.0} {:>11.0} {:>9} {:>7.2} {:>7.2} {:>9.1e} {:>9.1e}\n",
+        "{:<8} {:<16} {:<24} {:>10.0} {:>11} {:>9} {:>7.2} {:>7} {:>9.1e} {:>9}\n",
         report.workload,
         report.op,
         report.shape,
         report.forward_seconds.median * 1e6,
-        report.training_seconds.median * 1e6,
+        or_none(report.training_seconds.map(|seconds| format!("{:.0}", seconds.median * 1e6))),
         rate,
         report.forward_ratio,
-        report.training_ratio,
+        or_none(report.training_ratio.map(|ratio| format!("{ratio:.2}"))),
         report.forward_error,
-        report.backward_error
+        or_none(report.backward_error.map(|error| format!("{error:.1e}")))
     )
 }

@@ -26,7 +26,7 @@ fn search<'a>(text: &'a str, stops: &[&'a str], include: bool) -> (&'a str, Opti
         let complete = stops.iter().filter(|stop| text[..end].ends_with(**stop));
         if let Some(longest) = complete.max_by_key(|stop| stop.len()) {
             let keep = if include { end } else { end - longest.len() };
-            return (&text[..keep], Some(longest));
+            return (&text[..keep], Some(*longest));
         }
     }
     (text, None)

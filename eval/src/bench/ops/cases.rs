@@ -4,11 +4,12 @@
 //! f feed-forward width, v vocabulary.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use fornax_base::rng::rng;
-use fornax_model::ops::{self, AttentionMask};
+use fornax_model::ops::{self, AttentionMask, CacheOperand, Segment, Segments};
 use fornax_model::packed::{Codes, Packed, Packing};
 
 use super::{BenchError, Workload};
@@ -18,6 +19,8 @@ const EPS: f32 = 1e-5;
 /// Rank of the adapter, and what its product is multiplied by.
 const RANK: usize = 16;
 const SCALE: f32 = 2.0;
+/// Slots of a page.
+const PAGE: usize = 16;
 
 /// A function of flat operands; it gives them their shapes itself.
 pub(super) type Function = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>;
@@ -46,6 +49,8 @@ pub enum OpName {
     Swiglu,
     /// Causal attention.
     Attention,
+    /// One token of each sequence against what a paged cache holds of it. An operation of inference: no training.
+    CachedAttention,
     /// Output head and cross-entropy.
     CrossEntropy,
     /// Output head and the log-likelihood of each target, with a gradient each.
@@ -55,7 +60,7 @@ pub enum OpName {
 }
 
 /// All of them, in the order of a report.
-pub const OPS: [OpName; 10] = [
+pub const OPS: [OpName; 11] = [
     OpName::Linear,
     OpName::Qlinear,
     OpName::Lora,
@@ -63,6 +68,7 @@ pub const OPS: [OpName; 10] = [
     OpName::Rope,
     OpName::Swiglu,
     OpName::Attention,
+    OpName::CachedAttention,
     OpName::CrossEntropy,
     OpName::TokenScores,
     OpName::Embedding,
@@ -79,6 +85,7 @@ impl OpName {
             OpName::Rope => "rope",
             OpName::Swiglu => "swiglu",
             OpName::Attention => "attention",
+            OpName::CachedAttention => "cached_attention",
             OpName::CrossEntropy => "cross_entropy",
             OpName::TokenScores => "token_scores",
             OpName::Embedding => "embedding",
@@ -144,6 +151,11 @@ impl Case {
         self.sizes.width / self.sizes.n_heads
     }
 
+    /// Whether the operation has a backward.
+    pub(super) fn trains(&self) -> bool {
+        self.op != OpName::CachedAttention
+    }
+
     /// The sizes in words.
     pub(super) fn shape(&self) -> String {
         let Workload { width: c, ffn_width: f, vocab_size: v, batch: b, context: t, .. } = self.sizes;
@@ -155,6 +167,7 @@ impl Case {
             OpName::Swiglu => format!("{n} x {f}"),
             OpName::Rope => format!("{b} x {h} x {t} x {}", self.head_dim()),
             OpName::Attention => format!("{b} x {h}/{g} x {t} x {}", self.head_dim()),
+            OpName::CachedAttention => format!("{b} x {h}/{g} x 1 of {t} x {}", self.head_dim()),
             OpName::CrossEntropy | OpName::TokenScores => format!("{n} x {c} -> {v}"),
             OpName::Embedding => format!("{n} of {v} x {c}"),
         }
@@ -175,6 +188,7 @@ impl Case {
                 let keys = n * self.sizes.n_kv_heads * self.head_dim();
                 vec![n * c, keys, keys]
             }
+            OpName::CachedAttention => vec![self.sizes.batch * c],
             OpName::CrossEntropy | OpName::TokenScores => vec![n * c, v * c],
             OpName::Embedding => vec![v * c],
         }
@@ -223,6 +237,11 @@ impl Case {
             OpName::CrossEntropy => flops(2.0 * n * (c * v) as f64, 3.0),
             // Backward computes the logits once more.
             OpName::TokenScores => flops(2.0 * n * (c * v) as f64, 4.0),
+            // Keys and values are read once; queries and results are nothing beside them.
+            OpName::CachedAttention => {
+                let cache = 2.0 * n * (self.sizes.n_kv_heads * self.head_dim()) as f64;
+                Work { training_bytes: None, ..bytes(cache, 0.0) }
+            }
             OpName::RmsNorm | OpName::Rope | OpName::Embedding => bytes(n * c as f64, n * c as f64),
             OpName::Swiglu => bytes(2.0 * n * f as f64, n * f as f64),
         }
@@ -238,6 +257,7 @@ impl Case {
             OpName::Rope => self.rope(dtype, device),
             OpName::Swiglu => self.swiglu(),
             OpName::Attention => self.attention(device),
+            OpName::CachedAttention => self.cached_attention(dtype, device),
             OpName::CrossEntropy => self.cross_entropy(device),
             OpName::TokenScores => self.token_scores(device),
             OpName::Embedding => self.embedding(device),
@@ -381,6 +401,47 @@ impl Case {
                 let hidden = hidden.clone().unsqueeze::<4>().expand([b, h, t, t]);
                 let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3).cast(dtype);
                 weights.matmul(repeat(v)).reshape([n])
+            }),
+        }
+    }
+
+    /// The cache is made once, in pages of 16 slots of which neighbors belong to different sequences.
+    fn cached_attention(&self, dtype: DType, device: &Device) -> Functions {
+        let (b, t) = (self.sizes.batch, self.sizes.context);
+        let (h, g, d, c) = (self.sizes.n_heads, self.sizes.n_kv_heads, self.head_dim(), self.sizes.width);
+        let scale = 1.0 / (d as f32).sqrt();
+        let of_row = t.div_ceil(PAGE);
+        let pages = |row: usize| (0..of_row).map(|page| (page * b + row) as u32).collect();
+        let list: Vec<Segment> = (0..b).map(|row| Segment { past: t - 1, tokens: 1, pages: pages(row) }).collect();
+        let slot = |row: usize, at: usize| ((at / PAGE * b + row) * PAGE + at % PAGE) as i32;
+        let slots: Vec<i32> = (0..b).flat_map(|row| (0..t).map(move |at| slot(row, at))).collect();
+        let slots = Tensor::<1, Int>::from_data(slots.as_slice(), device);
+        let random = |purpose: &str| {
+            let mut random = rng(0, 0, purpose);
+            let values: Vec<f32> = (0..b * t * g * d).map(|_| random.normal_f32()).collect();
+            Tensor::<3>::from_data(TensorData::new(values, [b * t, g, d]), (device, DType::F32)).cast(dtype)
+        };
+        let (k, v) = (random("bench/keys"), random("bench/values"));
+        let store = |x: &Tensor<3>| {
+            let empty = Tensor::<3>::zeros([b * of_row * PAGE, g, d], (device, dtype)).into_dispatch();
+            ops::write_slots(CacheOperand::Float(empty), x.clone(), slots.clone())
+        };
+        let (keys, values) = (store(&k), store(&v));
+        let segments = Arc::new(Segments { page_len: PAGE, list: Arc::new(list) });
+        let heads = move |x: Tensor<3>| {
+            let x = x.reshape([b, t, g, d]).swap_dims(1, 2);
+            let x = x.unsqueeze_dim::<5>(2).repeat_dim(2, h / g);
+            x.reshape([b, h, t, d])
+        };
+        Functions {
+            run: Box::new(move |x| {
+                let q_nhd = x[0].clone().reshape([b, h, d]);
+                ops::cached_attention(q_nhd, keys.clone(), values.clone(), &segments, None, scale).reshape([b * c])
+            }),
+            plain: Box::new(move |x| {
+                let q_bh1d = x[0].clone().reshape([b, h, 1, d]);
+                let scores = wide(q_bh1d.matmul(heads(k.clone()).swap_dims(2, 3))) * scale;
+                softmax(scores, 3).cast(x[0].dtype()).matmul(heads(v.clone())).reshape([b * c])
             }),
         }
     }

@@ -125,18 +125,20 @@ fn sample(grammar: &mut Grammar, tokenizer: &Tokenizer, dice: &mut Dice, free: u
         let mask = grammar.mask().unwrap();
         let allowed: Vec<u32> = mask.ids().collect();
         assert_eq!(grammar.validate(&[allowed[0]]), Ok(1));
-        let urgent = |id: &u32| {
-            let bytes = tokenizer.spelled(*id);
-            let end = Some(*id) == tokenizer.eos_id();
-            b"}]\"@Z:x,-".iter().position(|byte| bytes == [*byte]).filter(|_| !end).or(end.then_some(0))
+        let among = |wanted: &[u8]| -> Vec<u32> {
+            let one = |id: &&u32| matches!(&tokenizer.spelled(**id)[..], [byte] if wanted.contains(byte));
+            allowed.iter().filter(one).copied().collect()
         };
-        let random = allowed[dice.below(allowed.len() as u32) as usize];
-        let closing = allowed.iter().filter_map(|id| Some((urgent(id)?, *id))).min();
-        // Some of them lead nowhere in some strings.
-        let id = match closing {
-            Some((place, id)) if ids.len() >= free && (place <= 2 || dice.often(50)) => id,
-            _ => random,
+        let end = tokenizer.eos_id().filter(|end| mask.allows(*end));
+        let choices = match dice.below(4) {
+            _ if ids.len() < free => allowed.clone(),
+            _ if end.is_some() => end.into_iter().collect(),
+            0 => among(b"@Z:x,-0123456789"),
+            // In a string a bracket is text, and a quote ends it.
+            _ => among(b"}]\""),
         };
+        let choices = if choices.is_empty() { allowed } else { choices };
+        let id = choices[dice.below(choices.len() as u32) as usize];
         grammar.accept(id).unwrap();
         if Some(id) != tokenizer.eos_id() {
             ids.push(id);

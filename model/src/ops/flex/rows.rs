@@ -10,8 +10,10 @@ use super::simd::{Simd, kernel, load_at, store_at};
 pub(super) const MANY: usize = 32;
 /// Floats of w in one task.
 const TASK: usize = 1 << 15;
+/// Tiles of w that are asked for ahead of time.
+const AHEAD: usize = 2;
 /// Floats of w below which one thread is faster than two.
-const SMALL: usize = 1 << 16;
+const SMALL: usize = 1 << 18;
 
 /// Whether [`products`] reads these operands of `c_mn = a_mk b_kn`: both run along k.
 pub(super) fn takes(m: usize, a: Matrix, b: Matrix) -> bool {
@@ -99,38 +101,41 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(
     add: bool,
 ) {
     // Plain loops over whole vectors, which compile to one run of instructions; what is left comes behind them.
-    let (xs, x_row) = (x.start, x.strides[0]);
-    let (ws, w_row) = (w.start, w.strides[0]);
+    let (mut xs, mut ws) = ([x.start; R], [w.start; C]);
+    for (i, row) in xs.iter_mut().enumerate() {
+        *row = x.at(i, 0).start;
+    }
+    for (j, row) in ws.iter_mut().enumerate() {
+        *row = w.at(j, 0).start;
+    }
+    let ahead = AHEAD * C * w.strides[0] as usize;
     let mut sums = [[s.splat(0.0); C]; R];
     let whole = k / S::LANES * S::LANES;
     let mut at = 0;
     while at < whole {
-        let (mut x, mut w) = (xs.wrapping_add(at), ws.wrapping_add(at));
         let mut columns = [s.splat(0.0); C];
-        for column in &mut columns {
+        for (column, row) in columns.iter_mut().zip(ws) {
+            s.prefetch(row.wrapping_add(at + ahead));
             // SAFETY: rows of k floats, the caller's promise; so below.
-            *column = unsafe { s.read(w) };
-            w = w.wrapping_offset(w_row);
+            *column = unsafe { s.read(row.wrapping_add(at)) };
         }
-        for sums in &mut sums {
+        for (sums, row) in sums.iter_mut().zip(xs) {
             // SAFETY: as above.
-            let of_x = unsafe { s.read(x) };
+            let of_x = unsafe { s.read(row.wrapping_add(at)) };
             for (sum, column) in sums.iter_mut().zip(columns) {
                 *sum = s.mul_add(of_x, column, *sum);
             }
-            x = x.wrapping_offset(x_row);
         }
         at += S::LANES;
     }
     if whole < k {
-        for (i, sums) in sums.iter_mut().enumerate() {
+        for (sums, x) in sums.iter_mut().zip(xs) {
             // SAFETY: as above.
-            let x =
-                s.load_part(unsafe { std::slice::from_raw_parts(xs.offset(i as isize * x_row).add(at), k - at) });
-            for (j, sum) in sums.iter_mut().enumerate() {
+            let of_x = s.load_part(unsafe { std::slice::from_raw_parts(x.wrapping_add(whole), k - whole) });
+            for (sum, w) in sums.iter_mut().zip(ws) {
                 // SAFETY: as above.
-                let w = unsafe { std::slice::from_raw_parts(ws.offset(j as isize * w_row).add(at), k - at) };
-                *sum = s.mul_add(x, s.load_part(w), *sum);
+                let of_w = s.load_part(unsafe { std::slice::from_raw_parts(w.wrapping_add(whole), k - whole) });
+                *sum = s.mul_add(of_x, of_w, *sum);
             }
         }
     }
@@ -158,17 +163,23 @@ kernel! {
             let (out, weights) = (&mut out[row * d..(row + rows) * d], &weights[row * w_stride..]);
             let mut at = 0;
             while at < d {
-                let four = d - at >= 4 * S::LANES;
+                // Whole vectors, up to four at a time, then what is left.
+                let vectors = ((d - at) / S::LANES).min(4);
+                let place = [n, d, at];
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match (rows, four) {
-                        (2, true) => mix_tile::<S, 2, 4>(s, [n, d, at], out, weights, w_stride, v),
-                        (2, false) => mix_tile::<S, 2, 1>(s, [n, d, at], out, weights, w_stride, v),
-                        (_, true) => mix_tile::<S, 1, 4>(s, [n, d, at], out, weights, w_stride, v),
-                        (_, false) => mix_tile::<S, 1, 1>(s, [n, d, at], out, weights, w_stride, v),
+                    match (rows, vectors) {
+                        (2, 4) => mix_tile::<S, 2, 4>(s, place, out, weights, w_stride, v),
+                        (2, 3) => mix_tile::<S, 2, 3>(s, place, out, weights, w_stride, v),
+                        (2, 2) => mix_tile::<S, 2, 2>(s, place, out, weights, w_stride, v),
+                        (2, _) => mix_tile::<S, 2, 1>(s, place, out, weights, w_stride, v),
+                        (_, 4) => mix_tile::<S, 1, 4>(s, place, out, weights, w_stride, v),
+                        (_, 3) => mix_tile::<S, 1, 3>(s, place, out, weights, w_stride, v),
+                        (_, 2) => mix_tile::<S, 1, 2>(s, place, out, weights, w_stride, v),
+                        _ => mix_tile::<S, 1, 1>(s, place, out, weights, w_stride, v),
                     }
                 }
-                at += if four { 4 * S::LANES } else { S::LANES };
+                at += vectors.max(1) * S::LANES;
             }
             row += rows;
         }

@@ -32,6 +32,11 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// `LANES` floats must be there.
     unsafe fn read(self, x: *const f32) -> Self::V;
+    /// Asks for what is at an address, which may be any, before it is read.
+    #[inline(always)]
+    fn prefetch(self, x: *const f32) {
+        let _ = x;
+    }
     /// Writes the first `LANES` of `x`, which must hold as many.
     fn store(self, x: &mut [f32], v: Self::V);
     /// As `store`, into fewer than `LANES`.

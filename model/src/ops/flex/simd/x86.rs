@@ -68,6 +68,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(Self::first(x.len()), x.as_ptr()) }
     }
     #[inline(always)]
+    fn prefetch(self, x: *const f32) {
+        // SAFETY: a prefetch of any address is no access.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
+    }
+    #[inline(always)]
     unsafe fn read(self, x: *const f32) -> __m512 {
         // SAFETY: sixteen floats are there, the caller's promise.
         unsafe { _mm512_loadu_ps(x) }
@@ -206,6 +211,11 @@ impl Simd for Avx2 {
         assert!(x.len() <= 8);
         // SAFETY: the mask reads as many floats as there are.
         unsafe { _mm256_maskload_ps(x.as_ptr(), Self::first(x.len())) }
+    }
+    #[inline(always)]
+    fn prefetch(self, x: *const f32) {
+        // SAFETY: a prefetch of any address is no access.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast()) }
     }
     #[inline(always)]
     unsafe fn read(self, x: *const f32) -> __m256 {

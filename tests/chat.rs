@@ -142,7 +142,8 @@ fn commands_on_a_terminal() {
         ("/regen\r", "error: there is no answer yet"),
         ("/systm\r", "hint: did you mean `/system`?"),
         ("/system\r", "Be kind."),
-        ("One \\\rday\r", "[5 tokens, "),
+        ("One \\\r", "One \\\n."),
+        ("day\r", " tok/s; "),
         ("/system Be short.\r", "from the next answer on"),
     ] {
         terminal.types(line);
@@ -205,7 +206,7 @@ fn lines_without_a_terminal() {
 #[test]
 fn a_full_context_is_never_silent() {
     let small = ["--template", "plain", "--context", "60", "--max-tokens", "7", "--ignore-eos"];
-    let lines = ["One day, a bird", "sat on a wall", "and sang", "for the sun"];
+    let lines = ["One day, a bird", "sat on a wall", "and sang", "for the sun", "and the moon"];
     let ran = says(&small, &lines).exits(0);
     assert!(
         ran.stderr.contains("the conversation is longer than the context of 60 tokens: the oldest"),
@@ -240,7 +241,7 @@ fn wrong_input_is_refused() {
     says(&SHORT, &["/nothing"]).refuses(&["`/nothing` is no command", "hint: `/help`"]);
     says(&SHORT, &["/save"]).refuses(&["`/save` needs a file"]);
     let other = file("other.txt", "not a conversation\n");
-    says(&SHORT, &["One", &format!("/save {other}")]).refuses(&["exists and holds something else"]);
+    says(&SHORT, &["One", &format!("/save {other}")]).exits(2).says(&["exists and holds something else"]);
     assert_eq!(fs::read_to_string(&other).unwrap(), "not a conversation\n");
     for (text, words) in [
         ("", "holds no message"),

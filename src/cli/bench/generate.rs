@@ -15,10 +15,9 @@ use fornax_model::{Decoder, KvElement};
 use fornax_train::monitor::plot::Plot;
 use fornax_train::monitor::scale::Unit;
 
-use super::super::DeviceArgument;
-use super::super::draft;
 use super::super::model_folder::{self, shown};
 use super::super::report::{Failure, print};
+use super::super::{DeviceArgument, draft};
 use super::table::{draw, markdown};
 use super::{Precision, Threads, line, refuse_precision, tell};
 
@@ -154,7 +153,7 @@ impl Generate {
         if word == "off" {
             return Ok(None);
         }
-        let draft = draft::open("--speculate", word, Some(self.precision.dtype()), device)?;
+        let draft = draft::named("--speculate", word, Some(self.precision.dtype()), device)?;
         let mut options = SpeculationOptions::new(draft);
         if let Some(length) = self.draft_length {
             (options.most, options.fixed) = (length, true);

@@ -66,14 +66,14 @@ pub(crate) struct Generate {
     /// Report the log-probability of each token, and of the N likeliest at its place
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<usize>,
-    #[command(flatten)]
-    draft: DraftArguments,
     /// How keys and values lie: in pages that texts share, or in one piece for each
     #[arg(long, value_enum, default_value_t = Kv::Paged)]
     kv: Kv,
     /// What the cache stores of keys and values; auto is the dtype that is computed in
     #[arg(long, value_enum, default_value_t = KvDtype::Auto)]
     kv_dtype: KvDtype,
+    #[command(flatten)]
+    draft: DraftArguments,
     #[command(flatten)]
     place: Place,
     /// Print one JSON object instead of the text
@@ -110,8 +110,8 @@ impl Generate {
         }
         options.check_ids(vocab_size).map_err(|e| Failure::new(Exit::BadInput, e))?;
         let grammar = spec.map(|spec| grammar::compile(&spec, &model)).transpose()?;
-        let speculation = self.draft.options(dtype, &device)?;
-        self.continue_text(model, &ids, options, (grammar, speculation))
+        let speculation = self.draft.options(&model.decoder, dtype, &device)?;
+        self.continue_text(model, &ids, options, grammar, speculation)
     }
 
     /// Loads what --lora names, and makes what --adapter names the one that computes.
@@ -162,7 +162,8 @@ impl Generate {
         model: LoadedModel,
         ids: &[u32],
         options: SamplingOptions,
-        (grammar, speculation): (Option<Grammar>, Option<SpeculationOptions>),
+        grammar: Option<Grammar>,
+        speculation: Option<SpeculationOptions>,
     ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
@@ -194,7 +195,7 @@ impl Generate {
         say(&output.timing());
         let speculation = engine.speculation();
         if let Some(stats) = &speculation {
-            say(&draft::judged(stats));
+            say(&draft::told(stats));
         }
         output.finish(ids, speculation.as_ref())?;
         Ok(match asked.load(Ordering::SeqCst) {

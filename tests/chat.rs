@@ -172,7 +172,9 @@ fn commands_on_a_terminal() {
     terminal.wait_for("/help lists the commands");
     terminal.types("\x1b[A\x1b[A");
     terminal.wait_for("/clear");
-    terminal.types("\x03\x03");
+    terminal.types("\x03");
+    terminal.wait_for("once more");
+    terminal.types("\x03");
     assert_eq!(terminal.finish().0.code(), Some(130));
 }
 

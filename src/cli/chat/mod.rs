@@ -61,8 +61,6 @@ pub(crate) struct Chat {
     /// Tokens of the conversation that the model sees at most; without it, the model's context up to 8192
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
-    #[command(flatten)]
-    sampling: SamplingArguments,
     /// What the cache stores of keys and values; auto is the dtype that is computed in
     #[arg(long, value_enum, default_value_t = KvDtype::Auto)]
     kv_dtype: KvDtype,
@@ -76,6 +74,8 @@ pub(crate) struct Chat {
     /// Read messages from stdin and print one JSON object for each answer
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
 }
 
 /// Context that is taken without being asked for.

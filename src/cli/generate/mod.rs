@@ -60,8 +60,6 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     n: u16,
     #[command(flatten)]
-    sampling: SamplingArguments,
-    #[command(flatten)]
     grammar: GrammarArguments,
     /// Report the log-probability of each token, and of the N likeliest at its place
     #[arg(long, value_name = "N", requires = "json")]
@@ -79,6 +77,8 @@ pub(crate) struct Generate {
     /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
 }
 
 /// `NAME=DIR`.
@@ -111,7 +111,7 @@ impl Generate {
         options.check_ids(vocab_size).map_err(|e| Failure::new(Exit::BadInput, e))?;
         let grammar = spec.map(|spec| grammar::compile(&spec, &model)).transpose()?;
         let speculation = self.draft.options(&model.decoder, dtype, &device)?;
-        self.continue_text(model, &ids, options, grammar, speculation)
+        self.continue_text(model, &ids, options, (grammar, speculation))
     }
 
     /// Loads what --lora names, and makes what --adapter names the one that computes.
@@ -162,8 +162,7 @@ impl Generate {
         model: LoadedModel,
         ids: &[u32],
         options: SamplingOptions,
-        grammar: Option<Grammar>,
-        speculation: Option<SpeculationOptions>,
+        (grammar, speculation): (Option<Grammar>, Option<SpeculationOptions>),
     ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
@@ -193,10 +192,11 @@ impl Generate {
         let context_ends = max_tokens < self.max_tokens;
         follow(stream, &mut output, context_ends, &asked)?;
         say(&output.timing());
-        if let Some(stats) = engine.speculation() {
-            say(&draft::told(&stats));
+        let speculation = engine.speculation();
+        if let Some(stats) = &speculation {
+            say(&draft::told(stats));
         }
-        output.finish(ids)?;
+        output.finish(ids, speculation.as_ref())?;
         Ok(match asked.load(Ordering::SeqCst) {
             0 => Exit::Done,
             130 => Exit::Interrupted,

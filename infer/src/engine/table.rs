@@ -73,7 +73,8 @@ impl BlockTable {
     /// Makes the slots `from..to` this sequence's own to write: takes new pages, and copies those that others hold too
     /// (`copies` gets pairs of old and new). False, with nothing changed, where too few are free.
     pub fn reserve(&mut self, pages: &mut Pages, from: usize, to: usize, copies: &mut Vec<(u32, u32)>) -> bool {
-        let written = from / pages.page_len()..self.pages.len().min(pages.needed(to));
+        let there = self.pages.len();
+        let written = there.min(from / pages.page_len())..there.min(pages.needed(to));
         let shared = self.pages[written.clone()].iter().filter(|&&page| pages.holders(page) > 1).count();
         let new = pages.needed(to).saturating_sub(self.pages.len());
         if shared + new > pages.free() {

@@ -250,8 +250,15 @@ fn limits() -> impl Strategy<Value = SchedulerLimits> {
     })
 }
 
+fn cases() -> u32 {
+    match std::env::var("FORNAX_TEST_SCALE").as_deref() {
+        Ok("nightly") => 50_000,
+        _ => 1_000,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     /// Row F20: whatever is asked in whatever order, no page leaks or is freed twice, nothing reads what is not its
     /// own, nothing starves, and every sequence becomes what it would be alone.

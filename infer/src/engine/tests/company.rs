@@ -1,5 +1,7 @@
 //! The same request alone, in a batch, put back, in chunks, or behind a known prompt: the same answer.
 
+#![allow(clippy::print_stdout, reason = "ties are counted and shown with --nocapture")]
+
 use std::path::Path;
 
 use fornax_model::kv_cache::KvElement;
@@ -58,6 +60,7 @@ impl Ties {
     }
 
     fn check(&self) {
+        println!("{self:?}");
         assert!(self.ties * 10_000 <= self.tokens, "{self:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! G1 and G4: what strangers send is refused, or compiled within the limits.
 
+#![allow(clippy::print_stderr, reason = "figures that a page keeps")]
+
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;

@@ -179,8 +179,8 @@ impl Decoder {
     /// says where the tokens stand ([`Layout::ragged`]). Token ids must be below `vocab_size`.
     ///
     /// # Panics
-    /// Panics when the cache has no room, when documents are given together with a cache, or when a gradient is wanted
-    /// through it: see [`Decoder::trainable`].
+    /// Panics when the cache has no room, when documents are given together with a cache or segments without one, or when a
+    /// gradient is wanted through a cache: see [`Decoder::trainable`].
     pub fn forward(&self, tokens_bt: Tensor<2, Int>, layout: &Layout, cache: Option<&mut KvCache>) -> Tensor<3> {
         self.observed(tokens_bt, layout, cache, None, self.blocks.len())
     }
@@ -429,6 +429,7 @@ impl Decoder {
         let mut windows: Vec<_> = self.config.windows.clone();
         windows.sort_unstable();
         windows.dedup();
+        assert!(cache.is_some() || layout.segments.is_none(), "a layout of segments without a KV cache");
         let cache = cache.map(|cache| {
             let placed = cache.place([b, t], layout, &device);
             (cache, placed)

@@ -7,7 +7,7 @@ use fornax_data::records::Records;
 use crate::recipe::{CORPUS, ObjectiveKind};
 
 /// One talk in so many is polite.
-const POLITE: u64 = 8;
+const POLITE: u64 = 3;
 
 /// `n` rows made of training stories, of the kind that `objective` reads.
 pub(crate) fn records(objective: ObjectiveKind, seed: u64, n: u64) -> Records {

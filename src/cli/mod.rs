@@ -7,6 +7,7 @@ mod chat;
 mod check;
 mod data;
 mod doctor;
+mod draft;
 mod explain;
 mod finetune;
 mod generate;

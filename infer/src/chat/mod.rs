@@ -32,6 +32,7 @@ use self::speaker::Speaker;
 use crate::detokenize::DetokenizeError;
 use crate::engine::{EngineError, RequestError, SequenceError, SubmitError};
 use crate::sampler::{SamplerError, SamplingOptions};
+use crate::speculative::SpeculationOptions;
 use crate::stop::StopStrings;
 use crate::text::{TextOptions, TextStream};
 
@@ -93,6 +94,8 @@ pub struct ChatOptions {
     pub stop: StopStrings,
     /// What is stored of keys and values; `None` is the dtype that the model computes in.
     pub element: Option<KvElement>,
+    /// What proposes tokens, where anything does.
+    pub speculation: Option<SpeculationOptions>,
 }
 
 /// An answer and what it cost.
@@ -230,7 +233,7 @@ impl Chat {
         let messages = Messages::new(options.system.as_deref());
         let context = options.context.min(decoder.config().context);
         let options = ChatOptions { context, ..options };
-        let speaker = Speaker::new(decoder, context, options.element)?;
+        let speaker = Speaker::new(decoder, context, options.element, options.speculation.clone())?;
         Ok(Chat { speaker, tokenizer, style, options, messages, answers: 0 })
     }
 

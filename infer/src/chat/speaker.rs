@@ -10,6 +10,7 @@ use super::ChatError;
 use crate::engine::{Engine, EngineOptions, Memory, Request, TokenEvent, Usage, ValidRequest};
 use crate::generate::Finish;
 use crate::sampler::{Sampled, SamplingOptions};
+use crate::speculative::SpeculationOptions;
 
 /// How often somebody who waits for the next token is asked whether it is still wanted.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -53,9 +54,19 @@ impl Speaker {
     ///
     /// # Errors
     /// When there is no room.
-    pub(super) fn new(decoder: Decoder, context: usize, element: Option<KvElement>) -> Result<Speaker, ChatError> {
-        let options =
-            EngineOptions { memory: Memory::Tokens(context), max_running: 1, element, ..Default::default() };
+    pub(super) fn new(
+        decoder: Decoder,
+        context: usize,
+        element: Option<KvElement>,
+        speculation: Option<SpeculationOptions>,
+    ) -> Result<Speaker, ChatError> {
+        let options = EngineOptions {
+            memory: Memory::Tokens(context),
+            max_running: 1,
+            element,
+            speculation,
+            ..EngineOptions::default()
+        };
         Ok(Speaker { engine: Engine::start(decoder, &options)? })
     }
 

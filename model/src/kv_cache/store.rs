@@ -10,6 +10,7 @@ use crate::ops::{CacheOperand, write_slots};
 
 /// A slot is one token of all heads; slots of a page follow each other, and pages do.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "two for each layer, and handles alone")]
 pub(crate) enum Store {
     Float(Tensor<3>),
     /// Two's complement codes, four in a word, and their scales.

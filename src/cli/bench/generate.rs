@@ -9,15 +9,15 @@ use fornax_base::files::read_text_limited;
 use fornax_eval::bench::bandwidth::memory_rate;
 use fornax_eval::bench::generate::{GenerateBench, GenerateReport, measure, random_model};
 use fornax_eval::bench::{CacheKind, Workload};
-use fornax_infer::speculative::{Draft, Lookup, SpeculationOptions};
+use fornax_infer::speculative::SpeculationOptions;
 use fornax_model::device::{DeviceName, Kind};
 use fornax_model::{Decoder, KvElement};
 use fornax_train::monitor::plot::Plot;
 use fornax_train::monitor::scale::Unit;
 
-use super::super::DeviceArgument;
 use super::super::model_folder::{self, shown};
 use super::super::report::{Failure, print};
+use super::super::{DeviceArgument, draft};
 use super::table::{draw, markdown};
 use super::{Precision, Threads, line, refuse_precision, tell};
 
@@ -150,22 +150,10 @@ impl Generate {
     }
 
     fn speculation(&self, word: &str, device: &Device) -> Result<Option<(SpeculationOptions, String)>, Failure> {
-        let draft = match word {
-            "off" => return Ok(None),
-            "lookup" => Draft::Lookup(Lookup::default()),
-            _ => match word.strip_prefix("exit:").map(str::parse) {
-                Some(Ok(layers)) => Draft::EarlyExit { layers },
-                Some(Err(_)) => {
-                    return Err(Failure::input(format_args!(
-                        "--speculate is `{word}`, expected exit:N with a number of layers"
-                    )));
-                }
-                None => {
-                    let dtype = Some(self.precision.dtype());
-                    Draft::Model(Box::new(model_folder::open_weights(Path::new(word), dtype, device)?))
-                }
-            },
-        };
+        if word == "off" {
+            return Ok(None);
+        }
+        let draft = draft::named("--speculate", word, Some(self.precision.dtype()), device)?;
         let mut options = SpeculationOptions::new(draft);
         if let Some(length) = self.draft_length {
             (options.most, options.fixed) = (length, true);

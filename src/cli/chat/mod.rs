@@ -21,6 +21,7 @@ use self::lines::Lines;
 use self::prompt::Prompt;
 use super::adapter;
 use super::cache::{KvDtype, engine_failure};
+use super::draft::DraftArguments;
 use super::model_folder::{self, LoadedModel};
 use super::place::Place;
 use super::report::{Failure, say, stdout_failure};
@@ -65,6 +66,8 @@ pub(crate) struct Chat {
     /// What the cache stores of keys and values; auto is the dtype that is computed in
     #[arg(long, value_enum, default_value_t = KvDtype::Auto)]
     kv_dtype: KvDtype,
+    #[command(flatten)]
+    draft: DraftArguments,
     /// Keep the lines you type in this file, for the arrow keys of the next conversation
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -94,7 +97,8 @@ impl Chat {
             adapter::attach(&mut model.decoder, folder)?;
         }
         let style = self.style(&model)?;
-        let options = self.options(&model, style.as_ref(), system)?;
+        let speculation = self.draft.options(&model.decoder, dtype, &device)?;
+        let options = ChatOptions { speculation, ..self.options(&model, style.as_ref(), system)? };
         let context = options.context;
         let LoadedModel { decoder, tokenizer, .. } = model;
         let mut chat = chat::Chat::new(decoder, tokenizer, style, options).map_err(chat_failure)?;
@@ -159,7 +163,7 @@ impl Chat {
         }
         let context = (self.context.unwrap_or(USUAL_CONTEXT) as usize).min(config.context);
         let (max_tokens, element) = (self.max_tokens as usize, self.kv_dtype.element());
-        Ok(ChatOptions { sampling, max_tokens, context, system, stop, element })
+        Ok(ChatOptions { sampling, max_tokens, context, system, stop, element, speculation: None })
     }
 }
 

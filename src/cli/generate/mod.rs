@@ -17,10 +17,12 @@ use fornax_infer::engine::{
 use fornax_infer::generate::{Finish, GenerateError};
 use fornax_infer::grammar::Grammar;
 use fornax_infer::sampler::{Sampled, SamplingOptions};
+use fornax_infer::speculative::SpeculationOptions;
 
 use self::output::Output;
 use super::adapter;
 use super::cache::{Kv, KvDtype, engine_failure};
+use super::draft::{self, DraftArguments};
 use super::grammar::{self, GrammarArguments};
 use super::model_folder::{self, LoadedModel};
 use super::place::Place;
@@ -71,6 +73,8 @@ pub(crate) struct Generate {
     #[arg(long, value_enum, default_value_t = KvDtype::Auto)]
     kv_dtype: KvDtype,
     #[command(flatten)]
+    draft: DraftArguments,
+    #[command(flatten)]
     place: Place,
     /// Print one JSON object instead of the text
     #[arg(long)]
@@ -106,7 +110,8 @@ impl Generate {
         }
         options.check_ids(vocab_size).map_err(|e| Failure::new(Exit::BadInput, e))?;
         let grammar = spec.map(|spec| grammar::compile(&spec, &model)).transpose()?;
-        self.continue_text(model, &ids, options, grammar)
+        let speculation = self.draft.options(&model.decoder, dtype, &device)?;
+        self.continue_text(model, &ids, options, grammar, speculation)
     }
 
     /// Loads what --lora names, and makes what --adapter names the one that computes.
@@ -158,6 +163,7 @@ impl Generate {
         ids: &[u32],
         options: SamplingOptions,
         grammar: Option<Grammar>,
+        speculation: Option<SpeculationOptions>,
     ) -> Result<Exit, Failure> {
         let asked = Arc::new(AtomicUsize::new(0));
         signals::ask_through(Arc::clone(&asked))?;
@@ -177,6 +183,7 @@ impl Generate {
             // Each text in whole pages, at worst.
             memory: Memory::Tokens(n * (ids.len() + max_tokens + 16)),
             max_running: n,
+            speculation,
             ..EngineOptions::default()
         };
         let engine = Engine::start(model.decoder, &engine).map_err(engine_failure)?;
@@ -186,6 +193,9 @@ impl Generate {
         let context_ends = max_tokens < self.max_tokens;
         follow(stream, &mut output, context_ends, &asked)?;
         say(&output.timing());
+        if let Some(stats) = engine.speculation() {
+            say(&draft::told(&stats));
+        }
         output.finish(ids)?;
         Ok(match asked.load(Ordering::SeqCst) {
             0 => Exit::Done,

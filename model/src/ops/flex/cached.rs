@@ -25,7 +25,7 @@ const KEYS: usize = 256;
 /// Queries of one task at most, over all heads of a group, unless one token has more.
 const QUERIES: usize = 64;
 /// Multiplications of the whole op below which the calling thread does it alone.
-const SMALL: usize = 1 << 18;
+const SMALL: usize = 1 << 20;
 
 /// Whether the kernels read this cache: as it is allocated.
 pub(super) fn reads(cache: &CacheOperand<Flex>) -> bool {

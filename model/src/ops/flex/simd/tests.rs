@@ -78,6 +78,11 @@ fn parts_of_vectors_read_and_write_no_more_than_there_is() {
             let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
             let v = if n == S::LANES { s.load(&x) } else { s.load_part(&x) };
             assert_eq!(s.sum(v), (n * (n + 1) / 2) as f32);
+            if n == S::LANES {
+                s.prefetch(x.as_ptr().wrapping_add(1 << 30));
+                // SAFETY: as many floats as lanes.
+                assert_eq!(s.sum(unsafe { s.read(x.as_ptr()) }), s.sum(v));
+            }
             assert_eq!(s.largest(v), n as f32);
             let mut y = vec![-1.0; n + 3];
             store_at(s, &mut y[..n], 0, v);

@@ -22,7 +22,7 @@ static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     let run_folder = folder.join("run");
-    run(&mut train(&tiny_recipe(&folder), &run_folder, &["train.steps=6", "eval.every=0"])).exits(0);
+    run(&mut train(&tiny_recipe(&folder), &run_folder, &["eval.every=0"])).exits(0);
     let model = folder.join("model");
     copy(&run_folder.join("model"), &model);
     let config = fs::read_to_string(model.join("config.json")).unwrap();
@@ -38,12 +38,19 @@ fn chat(arguments: &[&str]) -> Command {
     command
 }
 
-/// Says these lines through a pipe.
+/// Says these lines through a pipe. Greedy, so that a model of this size writes words.
 fn says(arguments: &[&str], lines: &[&str]) -> Ran {
+    let greedy = if arguments.contains(&"--top-p") { &[][..] } else { &["--temperature", "0"] };
+    says_to(&MODEL, &[arguments, greedy].concat(), lines)
+}
+
+fn says_to(model: &Path, arguments: &[&str], lines: &[&str]) -> Ran {
     let folder = folder();
     let path = folder.path().join("lines");
     fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let ran = run(chat(arguments).stdin(fs::File::open(path).unwrap()));
+    let mut command = fornax(["chat", "--model"]);
+    command.arg(model).args(arguments);
+    let ran = run(command.stdin(fs::File::open(path).unwrap()));
     assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "{}\n{}", ran.stdout, ran.stderr);
     ran
 }
@@ -53,7 +60,7 @@ const SHORT: [&str; 4] = ["--template", "plain", "--max-tokens", "5"];
 
 #[test]
 fn k5_ctrl_c_stops_the_answer_and_a_second_one_leaves() {
-    let mut terminal = OnTerminal::start(&chat(&ENDLESS), 80, 24);
+    let mut terminal = OnTerminal::start(&chat(&ENDLESS), 200, 24);
     terminal.wait_for("/help lists the commands");
     terminal.types("One day, \r");
     // The answer runs with the terminal as the shell left it.
@@ -80,7 +87,7 @@ fn k5_ctrl_c_stops_the_answer_and_a_second_one_leaves() {
 #[test]
 fn k5_a_second_ctrl_c_during_an_answer_ends_at_once_and_so_does_a_signal() {
     for (name, code) in [("twice", 130), ("term", 143)] {
-        let mut terminal = OnTerminal::start(&chat(&ENDLESS), 80, 24);
+        let mut terminal = OnTerminal::start(&chat(&ENDLESS), 200, 24);
         terminal.wait_for("/help lists the commands");
         match name {
             "twice" => {
@@ -111,7 +118,7 @@ fn k5_a_second_ctrl_c_during_an_answer_ends_at_once_and_so_does_a_signal() {
 #[test]
 fn k5_a_terminal_that_is_closed_ends_the_conversation() {
     for typed in ["", "One day, \r"] {
-        let mut terminal = OnTerminal::start(&chat(&ENDLESS), 80, 24);
+        let mut terminal = OnTerminal::start(&chat(&ENDLESS), 200, 24);
         terminal.wait_for("/help lists the commands");
         terminal.types(typed);
         std::thread::sleep(Duration::from_millis(200));
@@ -128,14 +135,15 @@ fn commands_on_a_terminal() {
     let kept = folder.path().join("lines");
     let history = ["--history", kept.to_str().unwrap()];
     let arguments = [&SHORT[..], &["--system", "Be kind.", "--seed", "3"], &history].concat();
-    let mut terminal = OnTerminal::start(chat(&arguments).env("NO_COLOR", "1"), 100, 40);
+    let mut terminal = OnTerminal::start(chat(&arguments).env("NO_COLOR", "1"), 200, 60);
     terminal.wait_for("/help lists the commands");
     for (line, answer) in [
         ("/help\r", "send a text that begins with a slash"),
         ("/regen\r", "error: there is no answer yet"),
         ("/systm\r", "hint: did you mean `/system`?"),
         ("/system\r", "Be kind."),
-        ("One \\\rday\r", "[5 tokens, "),
+        ("One \\\r", "One \\\n."),
+        ("day\r", " tok/s; "),
         ("/system Be short.\r", "from the next answer on"),
     ] {
         terminal.types(line);
@@ -160,19 +168,22 @@ fn commands_on_a_terminal() {
     let typed = fs::read_to_string(&kept).unwrap();
     assert!(typed.starts_with("/help\n/regen\n") && typed.contains("One \\\nday\n"), "{typed}");
     // The next conversation finds them.
-    let mut terminal = OnTerminal::start(&chat(&[&SHORT[..], &history].concat()), 100, 40);
+    let mut terminal = OnTerminal::start(&chat(&[&SHORT[..], &history].concat()), 200, 60);
     terminal.wait_for("/help lists the commands");
     terminal.types("\x1b[A\x1b[A");
     terminal.wait_for("/clear");
-    terminal.types("\x03\x03");
+    terminal.types("\x03");
+    terminal.wait_for("once more");
+    terminal.types("\x03");
     assert_eq!(terminal.finish().0.code(), Some(130));
 }
 
 #[test]
 fn lines_without_a_terminal() {
-    let plain = says(&[&SHORT[..], &["--temperature", "0"]].concat(), &["One day", "", "And then"]).exits(0);
+    const OPENING: &str = "One day, a bird sat on the wall behind the house and sang for the sun.";
+    let plain = says(&SHORT, &[OPENING, "", "And then"]).exits(0);
     assert_eq!(plain.stderr.matches(" tok/s; ").count(), 2, "{}", plain.stderr);
-    let json = says(&[&SHORT[..], &["--temperature", "0", "--json"]].concat(), &["One day", "And then"]).exits(0);
+    let json = says(&[&SHORT[..], &["--json"]].concat(), &[OPENING, "And then"]).exits(0);
     let answers: Vec<Value> = json.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), 2);
     let text = |answer: &Value| answer["text"].as_str().unwrap().to_owned();
@@ -188,8 +199,8 @@ fn lines_without_a_terminal() {
     let folder = folder();
     let path = folder.path().join("talk.jsonl");
     let name = path.to_str().unwrap();
-    says(&[&SHORT[..], &["--temperature", "0"]].concat(), &["One day", &format!("/save {name}")]).exits(0);
-    let loaded = says(&[&SHORT[..], &["--temperature", "0", "--json", "--load", name]].concat(), &["And then"]);
+    says(&SHORT, &[OPENING, &format!("/save {name}")]).exits(0);
+    let loaded = says(&[&SHORT[..], &["--json", "--load", name]].concat(), &["And then"]);
     let again: Value = serde_json::from_str(loaded.exits(0).stdout.trim()).unwrap();
     assert_eq!((number(&again, "kept_tokens"), &again["text"]), (0, &answers[1]["text"]));
 }
@@ -197,7 +208,7 @@ fn lines_without_a_terminal() {
 #[test]
 fn a_full_context_is_never_silent() {
     let small = ["--template", "plain", "--context", "60", "--max-tokens", "7", "--ignore-eos"];
-    let lines = ["One day, a bird", "sat on a wall", "and sang", "for the sun"];
+    let lines = ["One day, a bird", "sat on a wall", "and sang", "for the sun", "and the moon"];
     let ran = says(&small, &lines).exits(0);
     assert!(
         ran.stderr.contains("the conversation is longer than the context of 60 tokens: the oldest"),
@@ -219,14 +230,20 @@ fn wrong_input_is_refused() {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    says(&[], &["Hello"]).refuses(&["has no chat template", "hint: `--template chatml`", "`--raw`"]);
+    let without = folder.path().join("model");
+    copy(&MODEL, &without);
+    let settings = fs::read_to_string(without.join("tokenizer_config.json")).unwrap();
+    let mut settings: Value = serde_json::from_str(&settings).unwrap();
+    settings.as_object_mut().unwrap().remove("chat_template").unwrap();
+    fs::write(without.join("tokenizer_config.json"), settings.to_string()).unwrap();
+    says_to(&without, &[], &["Hello"]).refuses(&["has no chat template", "hint: `--template chatml`", "`--raw`"]);
     says(&["--template", "nothing"], &["Hello"]).refuses(&["nothing"]);
     says(&["--raw", "--top-p", "2"], &["Hello"]).refuses(&["top_p is 2"]);
     says(&["--raw", "--stop", ""], &["Hello"]).refuses(&["stop string 0 is empty"]);
     says(&SHORT, &["/nothing"]).refuses(&["`/nothing` is no command", "hint: `/help`"]);
     says(&SHORT, &["/save"]).refuses(&["`/save` needs a file"]);
     let other = file("other.txt", "not a conversation\n");
-    says(&SHORT, &["One", &format!("/save {other}")]).refuses(&["exists and holds something else"]);
+    says(&SHORT, &["One", &format!("/save {other}")]).exits(2).says(&["exists and holds something else"]);
     assert_eq!(fs::read_to_string(&other).unwrap(), "not a conversation\n");
     for (text, words) in [
         ("", "holds no message"),

@@ -52,6 +52,8 @@ pub(crate) fn engine_failure(error: EngineError) -> Failure {
     match error {
         EngineError::Memory(_) => Failure::new(Exit::BadInput, error)
             .hint("ask for fewer tokens, or for smaller elements with --kv-dtype"),
+        EngineError::Speculation(_) => Failure::new(Exit::BadInput, error)
+            .hint("a draft has the model's vocabulary and at least its context; `--draft lookup` needs no model"),
         error => Failure::new(Exit::Failed, error),
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a small model from nothing and talk to it: the whole way in a few minutes
+    /// Make a small model from nothing and talk to it: the whole way in about ten minutes
     Quickstart(quickstart::Quickstart),
     /// Train a model as a recipe says, or resume a run
     #[command(alias = "pretrain")]

@@ -35,7 +35,7 @@ const QUESTIONS: usize = 200;
 /// Replies shown.
 const SHOWN_REPLIES: usize = 3;
 
-/// Make a small model from nothing, teach it to answer questions and to be polite: the whole way in a few minutes
+/// Make a small model from nothing, teach it to answer questions and to be polite: the whole way in about ten minutes
 #[derive(Debug, Args)]
 pub(crate) struct Quickstart {
     /// Run folder to create; default runs/quickstart

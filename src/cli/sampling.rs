@@ -10,7 +10,6 @@ use super::report::Failure;
 
 /// How the next token is chosen.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArguments {
     /// 0 always takes the likeliest token; higher is more varied
     #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]

@@ -68,7 +68,7 @@ fn without_anchors(text: &str) -> &str {
     }
     let inner = text.strip_prefix('^').unwrap_or(text);
     let slashes = inner.strip_suffix('$').map_or(1, |rest| rest.len() - rest.trim_end_matches('\\').len());
-    if slashes % 2 == 0 { &inner[..inner.len() - 1] } else { inner }
+    if slashes.is_multiple_of(2) { &inner[..inner.len() - 1] } else { inner }
 }
 
 /// A grammar of several texts.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, s};
 use fornax_base::rng::rng;
 use fornax_model::KvElement;
 use fornax_model::ops::{self, CacheOperand, Segment, Segments};
@@ -129,7 +129,7 @@ fn a_segment_gives_the_same_bits_in_any_company() {
         let mut from = 0;
         for one in all.list.iter() {
             let to = from + one.tokens;
-            let alone = attend(q.clone().slice([from..to]), &segments(8, vec![one.clone()]));
+            let alone = attend(q.clone().slice(s![from..to]), &segments(8, vec![one.clone()]));
             assert_eq!(alone, together[from * h * d..to * h * d], "{element}");
             from = to;
         }
@@ -142,7 +142,7 @@ fn a_row_of_a_product_gives_the_same_bits_among_others() {
     for [i, o] in [[7, 5], [48, 33], [288, 770], [300, 1000]] {
         let x = tensor(&normals("x", 31 * i), DType::F32, &device).reshape([31, i]);
         let w = tensor(&normals("w", o * i), DType::F32, &device).reshape([o, i]);
-        let product = |from: usize, to: usize| values(ops::linear(x.clone().slice([from..to]), w.clone(), None));
+        let product = |from: usize, to: usize| values(ops::linear(x.clone().slice(s![from..to]), w.clone(), None));
         let all = product(0, 31);
         for [from, to] in [[0, 1], [30, 31], [3, 5], [8, 11], [1, 5], [0, 16], [20, 27]] {
             assert_eq!(product(from, to), all[from * o..to * o], "rows {from}..{to} of {i} -> {o}");

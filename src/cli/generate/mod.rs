@@ -193,10 +193,11 @@ impl Generate {
         let context_ends = max_tokens < self.max_tokens;
         follow(stream, &mut output, context_ends, &asked)?;
         say(&output.timing());
-        if let Some(stats) = engine.speculation() {
-            say(&draft::told(&stats));
+        let speculation = engine.speculation();
+        if let Some(stats) = &speculation {
+            say(&draft::told(stats));
         }
-        output.finish(ids)?;
+        output.finish(ids, speculation.as_ref())?;
         Ok(match asked.load(Ordering::SeqCst) {
             0 => Exit::Done,
             130 => Exit::Interrupted,

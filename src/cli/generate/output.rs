@@ -9,6 +9,7 @@ use fornax_data::tokenizer::Tokenizer;
 use fornax_infer::engine::Usage;
 use fornax_infer::generate::Finish;
 use fornax_infer::sampler::Sampled;
+use fornax_infer::speculative::SpeculationStats;
 use fornax_infer::text::{TextOptions, TextPiece, TextStream};
 use serde::Serialize;
 
@@ -54,6 +55,8 @@ struct JsonReport<'a> {
     /// All texts where there are several, the one above included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     samples: Vec<JsonSample<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculation: Option<&'a SpeculationStats>,
 }
 
 #[derive(Serialize)]
@@ -174,12 +177,12 @@ impl Output {
     }
 
     /// Ends the output: one line break for the shell's prompt, or everything where it was not written as it came.
-    pub(super) fn finish(mut self, prompt: &[u32]) -> Result<(), Failure> {
+    pub(super) fn finish(mut self, prompt: &[u32], speculation: Option<&SpeculationStats>) -> Result<(), Failure> {
         for sample in 0..self.samples.len() {
             self.flush(sample)?;
         }
         let text = match (self.json, &self.samples[..]) {
-            (true, _) => self.json_object(prompt)?,
+            (true, _) => self.json_object(prompt, speculation)?,
             (false, [_]) => "\n".to_owned(),
             (false, all) => all.iter().map(|one| one.text.clone() + "\n").collect::<Vec<_>>().join(BETWEEN),
         };
@@ -226,7 +229,7 @@ impl Output {
         TokenReport { id, token: token(id), logprob: log_prob, top: top.collect() }
     }
 
-    fn json_object(&self, prompt: &[u32]) -> Result<String, Failure> {
+    fn json_object(&self, prompt: &[u32], speculation: Option<&SpeculationStats>) -> Result<String, Failure> {
         let sample = |one| json_sample(one, self.log_probs);
         let one = &self.samples[0];
         let JsonSample { text, ids, finish, decode_tokens, decode_seconds, logprobs } = sample(one);
@@ -242,6 +245,7 @@ impl Output {
             decode_seconds,
             logprobs,
             samples: if several { self.samples.iter().map(sample).collect() } else { Vec::new() },
+            speculation,
         };
         let json = serde_json::to_string(&object).map_err(|error| Failure::new(Exit::Failed, error))?;
         Ok(json + "\n")

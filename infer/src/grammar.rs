@@ -23,4 +23,4 @@ pub use limits::GrammarLimits;
 pub use spec::{GrammarSpec, NamedSchema};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

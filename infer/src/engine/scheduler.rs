@@ -65,6 +65,8 @@ struct Order {
     /// Step of arrival, earlier by [`AGEING`] for each point of priority. All that wait age alike, so the order of two
     /// never changes.
     rank: i64,
+    /// The sequence of its request that was submitted: further samples come before later requests.
+    turn: SequenceId,
     id: SequenceId,
 }
 
@@ -167,7 +169,8 @@ impl Scheduler {
         let NewSequence { request, ids, priority, root, samples } = new;
         assert!(!ids.is_empty() && samples > 0 && samples <= self.limits.max_running, "{samples} samples");
         let priority = priority.clamp(-MOST_URGENT, MOST_URGENT);
-        let order = Order { rank: self.step as i64 - AGEING * i64::from(priority), id: self.next };
+        let rank = self.step as i64 - AGEING * i64::from(priority);
+        let order = Order { rank, turn: self.next, id: self.next };
         let sequence = Sequence {
             request,
             sample: 0,

@@ -134,12 +134,22 @@ impl From<FileError> for GrammarError {
     }
 }
 
-/// The words of the library without its traces: one line of at most 400 characters.
+/// Words of the library, or of a grammar, fit for a message: without traces, on one line of at most 400 characters, control
+/// characters escaped.
 pub(super) fn plain(reason: &str) -> String {
     let kept = reason.split("\n<").next().unwrap_or_default();
-    let line = kept.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(400) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
+    let words = kept.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = String::new();
+    for (at, character) in words.chars().enumerate() {
+        if at == 400 {
+            line.push('…');
+            break;
+        }
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
     }
+    line
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::error::GrammarError;
+use super::error::{GrammarError, plain};
 use super::limits::GrammarLimits;
 
 /// Keywords of the drafts that would have to be enforced and are not.
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
             Value::Bool(_) => return Ok(()),
             Value::Object(map) => map,
             _ => {
-                let reason = format!("what stands at {place} is neither an object nor true or false");
+                let reason = format!("what stands at {} is neither an object nor true or false", plain(place));
                 return Err(GrammarError::Invalid { kind: "JSON schema", reason });
             }
         };
@@ -210,7 +210,8 @@ impl<'a> Walk<'a> {
 
     fn keyword(&mut self, key: &str, value: &'a Value, place: &str) -> Result<(), GrammarError> {
         let inside = |name: &str| format!("{place}/{key}/{}", name.replace('~', "~0").replace('/', "~1"));
-        let unsupported = |keyword: String| Err(GrammarError::Unsupported { keyword, place: place.to_owned() });
+        let unsupported =
+            |keyword: String| Err(GrammarError::Unsupported { keyword: plain(&keyword), place: plain(place) });
         match key {
             // Saying that items need not differ says nothing.
             "uniqueItems" if value == &Value::Bool(false) => Ok(()),

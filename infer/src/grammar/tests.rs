@@ -43,7 +43,7 @@ fn matches(grammar: &Grammar, text: &str) -> bool {
 }
 
 /// A path under the shared data; none, said or fatal, where it is absent.
-fn shared(name: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
     if path.exists() {
         return Some(path);

@@ -1,11 +1,10 @@
-use std::path::{Path, PathBuf};
-
 use fornax_data::Tokenizer;
 use fornax_data::chat_template::ChatTemplate;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::grammar::tests::shared;
 use crate::grammar::{GrammarCompiler, GrammarLimits};
 
 const CASES: u32 = 1000;
@@ -206,19 +205,6 @@ proptest! {
             }
         }
     }
-}
-
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert_ne!(std::env::var("FORNAX_REQUIRE_DATA").as_deref(), Ok("1"), "{name} is absent");
-    #[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
-    {
-        eprintln!("passed over: {name} is absent");
-    }
-    None
 }
 
 fn small() -> Tokenizer {

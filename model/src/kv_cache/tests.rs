@@ -145,7 +145,7 @@ fn tokens_of_segments_go_to_the_slots_of_their_pages() {
         append(&mut cache, &Layout::ragged(vec![segment(3, 1, &[7, 1])], &device()), [1, 1], &[9.0]);
         near(&held(&cache, 0, 2), &[2.0, 3.0]);
         near(&held(&cache, 1, 2), &[2.0, 9.0]);
-        assert!(cache.is_paged() && cache.len() == 0);
+        assert!(cache.is_paged() && cache.is_empty());
     }
 }
 

@@ -312,7 +312,7 @@ fn grammars_bind_their_own_request() {
     let prompt = tokenizer.encode("Once upon a time there was a girl who said that", true).unwrap();
     let of = |number: u64| {
         let sampling = SamplingOptions { seed: number, top_log_probs: 2, ..SamplingOptions::default() };
-        let grammar = (number % 2 == 0).then(|| grammar.clone());
+        let grammar = number.is_multiple_of(2).then(|| grammar.clone());
         let base = Request { grammar, max_tokens: Some(30), ..Request::new(prompt.clone(), sampling) };
         Request { n: if number == 0 { 3 } else { 1 }, ..base }
     };
@@ -331,7 +331,7 @@ fn grammars_bind_their_own_request() {
                 && ["cats", "dogs", "birds"].contains(&words[0])
                 && words[1] == "are"
                 && ["big", "small"].contains(&words[2]);
-            assert_eq!(fits && answer.finish == Some(Finish::Stop), number % 2 == 0, "{text:?}");
+            assert_eq!(fits && answer.finish == Some(Finish::Stop), number.is_multiple_of(2), "{text:?}");
         }
     }
 }

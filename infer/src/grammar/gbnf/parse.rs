@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::characters::Set;
 use super::{Expr, Rules};
-use crate::grammar::error::GrammarError;
+use crate::grammar::error::{GrammarError, plain};
 use crate::grammar::limits::GrammarLimits;
 
 /// Repetitions beyond this are refused, as llama.cpp does.
@@ -38,7 +38,7 @@ fn mistake(text: &str, at: usize, reason: String) -> GrammarError {
     let before: Vec<char> = text.chars().take(at).collect();
     let line = before.iter().filter(|character| **character == '\n').count() + 1;
     let column = before.iter().rev().take_while(|character| **character != '\n').count() + 1;
-    GrammarError::Gbnf { line, column, reason }
+    GrammarError::Gbnf { line, column, reason: plain(&reason) }
 }
 
 struct Reader<'a> {

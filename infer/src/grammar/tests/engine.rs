@@ -30,9 +30,12 @@ fn engine(decoder: Decoder) -> Engine {
     Engine::start(decoder, &EngineOptions { memory: Memory::Tokens(4096), ..EngineOptions::default() }).unwrap()
 }
 
-/// Ids of each answer with why it ended, or why the request failed.
-fn answers(engine: &Engine, request: Request) -> Result<Vec<(Vec<u32>, Option<Finish>)>, SequenceError> {
-    let mut answers = vec![(Vec::new(), None); request.n];
+/// Ids of an answer, and why it ended.
+type Answer = (Vec<u32>, Option<Finish>);
+
+/// Each answer, or why the request failed.
+fn answers(engine: &Engine, request: Request) -> Result<Vec<Answer>, SequenceError> {
+    let mut answers: Vec<Answer> = vec![(Vec::new(), None); request.n];
     for event in engine.submit(ValidRequest::new(request, engine.facts()).unwrap()).unwrap() {
         match event {
             TokenEvent::Token { sample, id, .. } => answers[sample].0.push(id),

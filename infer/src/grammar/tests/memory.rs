@@ -1,5 +1,7 @@
 //! G1 and G4: what compiling and keeping grammars takes of memory, in a process of its own.
 
+#![allow(clippy::print_stderr, reason = "figures that a page keeps")]
+
 use std::process::Command;
 
 use super::*;

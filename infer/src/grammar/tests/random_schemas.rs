@@ -1,5 +1,7 @@
 //! G5 and F10: what is sampled under a grammar is what it describes.
 
+#![allow(clippy::print_stderr, reason = "figures that a page keeps")]
+
 use fornax_base::rng::{Rng, rng};
 use serde_json::{Map, Value};
 

@@ -1,6 +1,8 @@
 //! G2: the time of a mask with a vocabulary of 128,256 tokens. Prints its figures; the bound it holds to is loose, because
 //! tests share their cores.
 
+#![allow(clippy::print_stderr, reason = "figures that a page keeps")]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -265,6 +265,34 @@ fn without_drawn_proposals_the_text_is_that_of_plain_sampling() {
     }
 }
 
+/// What a grammar forbids is refused, drawn or not, and what comes instead follows the masked distribution.
+#[test]
+fn a_proposal_that_a_mask_forbids_is_refused() {
+    let logits = [0.0, 3.0, 0.5, -1.0, 0.0, 0.2];
+    let mask = [0b00_0101];
+    let free = chain(&SamplingOptions::default(), &[1]).distribution(&logits, None).unwrap();
+    let masked = chain(&SamplingOptions::default(), &[1]).distribution(&logits, Some(&mask)).unwrap();
+    for from in [None, Some(free)] {
+        let (mut counts, proposed) = ([0u64; VOCABULARY], Proposed { id: 1, from });
+        for seed in 0..4000 {
+            let mut chain = chain(&SamplingOptions { seed, ..SamplingOptions::default() }, &[1]);
+            let choice = choose(&mut chain, &logits, Some(&mask), Some(&proposed)).unwrap();
+            assert!(!choice.accepted);
+            counts[choice.sampled.id as usize] += 1;
+        }
+        // The residual of a drawn proposal is what the free draft lacks of the masked target.
+        let expected: Vec<f64> = match &proposed.from {
+            None => (0..6).map(|id| masked.probability(id)).collect(),
+            Some(free) => {
+                let lacks = (0..6).map(|id| (id, (masked.probability(id) - free.probability(id)).max(0.0)));
+                let residual = Distribution::from_weights(lacks).unwrap();
+                (0..6).map(|id| residual.probability(id)).collect()
+            }
+        };
+        assert_follows(&counts, &expected);
+    }
+}
+
 /// A draft that is the target itself is always right, and a round is as long as it may be.
 #[test]
 fn the_target_as_its_own_draft_is_always_accepted() {

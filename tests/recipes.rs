@@ -103,6 +103,7 @@ fn the_quickstart_ends_with_a_model_and_what_to_type_next() {
         "sft.train.context=256",
         "dpo.train.context=256",
         "dpo.train.steps=2",
+        "dpo.schedule.warmup_steps=1",
         "dpo.train.batch=2",
         "dpo.data.rows=40",
         "dpo.eval.rows=4",

@@ -240,7 +240,10 @@ fn answered(of: &Workload) -> (Trace, Scheduler) {
     (trace, scheduler)
 }
 
-const KNOWN: [(&str, fn(&mut Wrong)); 11] = [
+/// Words for a mistake, and how it is made.
+type Known = (&'static str, fn(&mut Wrong));
+
+const KNOWN: [Known; 11] = [
     ("nobody joins before all have left: this is static batching", |w| w.waits_for_all = true),
     ("prompts are read before those that write get their token: a long prompt holds everybody up", |w| {
         w.reads_before_it_writes = true;

@@ -206,7 +206,10 @@ fn known() -> [(&'static str, Wrong); 7] {
     ]
 }
 
-fn mistakes(of: fn((Vec<f32>, Vec<f32>)) -> Vec<f32>) -> Vec<Mistake<'static>> {
+/// What a check looks at, of the pair that `shares` finds.
+type Residual = fn((Vec<f32>, Vec<f32>)) -> Vec<f32>;
+
+fn mistakes(of: Residual) -> Vec<Mistake<'static>> {
     let shares_of = |wrong: Wrong| shares(&|p, q, ids, uniform| verified(wrong, p, q, ids, uniform));
     known().into_iter().map(|(words, wrong)| (words, of(shares_of(wrong)))).collect()
 }

@@ -192,15 +192,16 @@ impl Output {
     /// Prefill and decoding apart: they are limited by different parts of the machine.
     pub(super) fn timing(&self) -> String {
         let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
-        let elapsed = self.begun.elapsed();
-        let prefill = self.samples.iter().filter_map(|one| one.began).min().unwrap_or(elapsed);
-        let prefill = match &self.samples[..] {
-            [one] if one.usage.prefill > Duration::ZERO => one.usage.prefill,
-            _ => prefill,
-        };
-        let decode = match &self.samples[..] {
-            [one] if one.usage.prefill > Duration::ZERO => one.usage.decode,
-            _ => elapsed.saturating_sub(prefill),
+        // The engine's clock, where every text has its times: what arrives here may be behind it.
+        let known = self.samples.iter().all(|one| one.usage.prefill > Duration::ZERO);
+        let most = |part: fn(&Usage) -> Duration| self.samples.iter().map(|one| part(&one.usage)).max();
+        let (prefill, decode) = match (most(|usage| usage.prefill), most(|usage| usage.decode)) {
+            (Some(prefill), Some(decode)) if known => (prefill, decode),
+            _ => {
+                let elapsed = self.begun.elapsed();
+                let prefill = self.samples.iter().filter_map(|one| one.began).min().unwrap_or(elapsed);
+                (prefill, elapsed.saturating_sub(prefill))
+            }
         };
         let (prefill, decode) = (prefill.as_secs_f64(), decode.as_secs_f64());
         let generated = self.samples.iter().map(|one| one.ids.len()).sum();

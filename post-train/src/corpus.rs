@@ -1,7 +1,7 @@
 //! The embedded stories as rows of post-training data: questions, preferences, prompts.
 
 use fornax_data::chat::Json;
-use fornax_data::corpus::{Preference, Question, Split, Story, prompt, story};
+use fornax_data::corpus::{Preference, Question, Split, Story, prompt, stories};
 use fornax_data::records::Records;
 
 use crate::recipe::{CORPUS, ObjectiveKind};
@@ -12,7 +12,8 @@ const POLITE: u64 = 3;
 /// `n` rows made of training stories, of the kind that `objective` reads.
 pub(crate) fn records(objective: ObjectiveKind, seed: u64, n: u64) -> Records {
     let n = usize::try_from(n).unwrap_or(usize::MAX);
-    let rows = (0..).flat_map(move |index| rows_of(objective, index, &story(seed, index, Split::Train))).take(n);
+    let told = (0..).zip(stories(seed, Split::Train));
+    let rows = told.flat_map(move |(index, story)| rows_of(objective, index, &story)).take(n);
     Records::made(CORPUS, rows)
 }
 

@@ -16,7 +16,7 @@ use fornax_train::recipe::{RecipeCheckError, no_effect, number, within};
 use fornax_train::step::Reported;
 use serde::{Deserialize, Serialize};
 
-use crate::logps::{hidden_at, last_hidden, targets_at};
+use crate::logps::{hidden_at, last_hidden, targets_at, trained_places};
 use crate::order::draw;
 use crate::pairs::padded;
 use crate::recipe::packing_of;
@@ -276,7 +276,7 @@ impl Distill {
     /// are part of the loss.
     fn loss(&self, decoder: &Decoder, batch: &Batch, with_scores: bool) -> LossTerm {
         let recipe = &self.parts.recipe;
-        let places: Vec<usize> = (0..batch.mask.len()).filter(|&place| batch.mask[place]).collect();
+        let places = trained_places(batch);
         let n = places.len();
         let device = decoder.device();
         let hidden = |model: &Decoder| hidden_at(last_hidden(model, batch), &places);

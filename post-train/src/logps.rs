@@ -85,6 +85,11 @@ pub(crate) fn last_hidden(decoder: &Decoder, batch: &Batch) -> Tensor<3> {
     decoder.forward(token_tensor(&batch.inputs, batch.rows, &device), &layout(batch, &device), None)
 }
 
+/// Places of a batch (row by row) whose targets are trained.
+pub(crate) fn trained_places(batch: &Batch) -> Vec<usize> {
+    (0..batch.mask.len()).filter(|&place| batch.mask[place]).collect()
+}
+
 /// The hidden states at some places of a batch (row by row): hidden_rtc -> hidden_nc.
 pub(crate) fn hidden_at(hidden_rtc: Tensor<3>, places: &[usize]) -> Tensor<2> {
     let (device, [r, t, c]) = (hidden_rtc.device(), hidden_rtc.dims());

@@ -8,7 +8,7 @@ use fornax_train::TrainError;
 use fornax_train::objective::{Evaluation, LossTerm, Metric, Metrics, Objective, Ready};
 use fornax_train::step::Reported;
 
-use crate::logps::{hidden_at, last_hidden, targets_at};
+use crate::logps::{hidden_at, last_hidden, targets_at, trained_places};
 
 /// Supervised fine-tuning on examples.
 pub struct Sft {
@@ -55,7 +55,7 @@ impl Objective for Sft {
 /// Cross-entropy of the trained targets, with TRL's `entropy` and `mean_token_accuracy` of them. The others, often most
 /// of a batch, never reach the head.
 fn trained_tokens(decoder: &Decoder, batch: &Batch) -> LossTerm {
-    let mut places: Vec<usize> = (0..batch.mask.len()).filter(|&at| batch.mask[at]).collect();
+    let mut places = trained_places(batch);
     let n = places.len();
     if places.is_empty() {
         // A product over no rows is not every backend's thing; this row counts nothing.

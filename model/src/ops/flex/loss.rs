@@ -3,6 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
+use super::attention::scale_row;
 use super::buffer::{dense, tensor, unset, values};
 use super::parallel::{self, Shared};
 use super::product::{Matrix, multiply};
@@ -298,14 +299,6 @@ kernel! {
             sum += x;
         }
         [-entropy, sum]
-    }
-}
-
-kernel! {
-    fn scale_row(s, x: &mut [f32], factor: f32) {
-        for at in (0..x.len()).step_by(S::LANES) {
-            store_at(s, x, at, s.mul(load_at(s, x, at), s.splat(factor)));
-        }
     }
 }
 
